@@ -1,0 +1,1 @@
+"""An Open Inference Protocol server for small edge machines."""

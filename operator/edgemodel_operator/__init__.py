@@ -1,0 +1,1 @@
+"""A Kubernetes operator for models on fleets of small edge clusters."""
