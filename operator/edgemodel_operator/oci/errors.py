@@ -1,0 +1,44 @@
+"""What can go wrong between us and a registry.
+
+Every error carries a sentence for a person and says by `retryable` whether the same call may succeed later without
+anybody changing anything. Messages never hold credentials, tokens or response bodies beyond a short excerpt.
+"""
+
+from __future__ import annotations
+
+
+class RegistryError(Exception):
+    """Base of all registry errors; `retryable` is true when waiting may help."""
+
+    retryable: bool = False
+
+    def __init__(self, message: str, *, retryable: bool | None = None) -> None:
+        super().__init__(message)
+        if retryable is not None:
+            self.retryable = retryable
+
+
+class NotFound(RegistryError):
+    """The manifest, blob, tag or repository does not exist (or is hidden from us)."""
+
+
+class Unauthorized(RegistryError):
+    """The registry refused our credentials, or wants some and we have none."""
+
+
+class DigestMismatch(RegistryError):
+    """Received bytes do not hash to the digest that names them; they were thrown away."""
+
+
+class TooLarge(RegistryError):
+    """Content is larger than the caller's limit; nothing beyond the limit was read."""
+
+
+class RegistryUnavailable(RegistryError):
+    """No usable answer after all retries: connection failure, time-out, 408, 429 or 5xx."""
+
+    retryable = True
+
+
+class ProtocolError(RegistryError):
+    """The registry answered something that the distribution specification does not allow or we refuse to follow."""
