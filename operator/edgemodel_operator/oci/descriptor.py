@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from typing_extensions import override
+
 from .reference import is_digest
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -51,6 +53,7 @@ class Platform:
     architecture: str
     variant: str | None = None
 
+    @override
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
@@ -107,7 +110,7 @@ class Descriptor:
 
     @classmethod
     def from_json(cls, value: object) -> Descriptor:
-        """Read a descriptor object; raises InvalidDescriptor. Unknown fields are ignored, `urls` never followed."""
+        """Read a descriptor object or raise InvalidDescriptor; unknown fields and `urls` are ignored."""
         if not isinstance(value, Mapping):
             raise InvalidDescriptor("A descriptor must be an object.")
         size = value.get("size")

@@ -1,8 +1,10 @@
 """What can go wrong between us and a registry.
 
-Every error carries a sentence for a person and says by `retryable` whether the same call may succeed later without
-anybody changing anything. Messages never hold credentials, tokens or response bodies beyond a short excerpt.
+Every error carries a sentence for a person and says by `retryable` whether the same call may succeed later
+without anybody changing anything. Messages never hold credentials, tokens or whole response bodies.
 """
+
+# ruff: noqa: N818 - the names state a fact ("not found"); an Error suffix would add nothing
 
 from __future__ import annotations
 
@@ -41,4 +43,4 @@ class RegistryUnavailable(RegistryError):
 
 
 class ProtocolError(RegistryError):
-    """The registry answered something that the distribution specification does not allow or we refuse to follow."""
+    """The registry answered something the specification does not allow, or that we refuse to follow."""

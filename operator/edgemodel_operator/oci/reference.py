@@ -1,7 +1,8 @@
 """Image references: `host[:port]/repository[:tag][@sha256:digest]`.
 
-The grammar is that of the CNCF distribution reference library with one deliberate difference: the registry host is
-mandatory. An implicit public hub is a trap on sites without Internet, and lets the same text name different images.
+The grammar is that of the CNCF distribution reference library with one deliberate difference: the registry
+host is mandatory. An implicit public hub is a trap on sites without Internet, and lets the same text name
+different images.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
+
+from typing_extensions import override
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"(?P<name>(?:{_LABEL}(?:\.{_LABEL})*)|\[[0-9a-f:]+\])(?::(?P<port>[0-9]{{1,5}}))?")
@@ -59,6 +62,7 @@ class Reference:
             )
         return dataclasses.replace(self, tag=tag, digest=None)
 
+    @override
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
         digest = f"@{self.digest}" if self.digest else ""
@@ -73,8 +77,8 @@ def is_digest(text: str) -> bool:
 def parse_reference(text: str) -> Reference:
     """Parse an image reference.
 
-    Raises InvalidReference with a sentence when the text is malformed or names no registry host. The host is lowered
-    (host names are case-insensitive), so that two spellings of one image compare equal.
+    Raises InvalidReference with a sentence when the text is malformed or names no registry host. The host is
+    lowered (host names are case-insensitive), so that two spellings of one image compare equal.
     """
     if len(text) > _MAX_LENGTH:
         raise InvalidReference(
