@@ -1,0 +1,3 @@
+module edgemodel.dev/hack/cluster/testimage
+
+go 1.26.0
