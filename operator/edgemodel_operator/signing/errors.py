@@ -1,0 +1,40 @@
+"""Errors of the signing package. No message of any of them ever contains a key, a password or their parts."""
+
+# ruff: noqa: N818 - names that state a fact read better without an Error suffix
+
+from enum import StrEnum
+
+
+class SigningError(Exception):
+    """Base of every error that this package raises on its own account."""
+
+
+class FormatError(SigningError):
+    """Bytes that claim to be a signature object and do not follow its format."""
+
+
+class KeyProblem(StrEnum):
+    """Why a key could not be loaded: the machine-readable half of `KeyLoadError`."""
+
+    MISSING_FIELD = "MissingField"
+    WRONG_PASSWORD = "WrongPassword"  # noqa: S105 - a reason code
+    CORRUPT = "Corrupt"
+    UNSUPPORTED = "Unsupported"
+    TOO_COSTLY = "TooCostly"
+    MISMATCH = "Mismatch"
+
+
+class KeyLoadError(SigningError):
+    """A key, key file or signing Secret that cannot be used; the message says what to do about it."""
+
+    def __init__(self, problem: KeyProblem, message: str) -> None:
+        super().__init__(message)
+        self.problem = problem
+
+
+class NotSignable(SigningError):
+    """What a reference names cannot be signed: no digest, or a manifest that is not an image or index."""
+
+
+class SignatureLost(SigningError):
+    """A signature was written again and again and other writers kept replacing it; trying later can help."""
