@@ -1,0 +1,129 @@
+"""The settings of the programs: the only reader of the environment and of the configuration file.
+
+The chart renders the file from `values.yaml`; unknown keys are refused, so that a typing error is seen at
+start and not in an incident.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from edgemodel_operator.api.acceleratorclass import AcceleratorClassSpec
+from edgemodel_operator.api.base import Schema
+
+DEFAULT_CONFIG = Path("/etc/edgemodel/config.yaml")
+
+
+class InvalidSettings(Exception):  # noqa: N818 - reads as the fact it states
+    """The configuration cannot be used; the message says which key and what to write."""
+
+
+class RegistrySettings(Schema):
+    """How registries are reached."""
+
+    plain_http: tuple[str, ...] = ()
+    """Hosts (`host[:port]`) that are spoken to without TLS."""
+
+
+class SourceSettings(Schema):
+    """What model sources may do."""
+
+    max_bytes: Annotated[int, Field(ge=1)] = 2 * 1024**3
+    """The largest model file (bytes)."""
+    timeout_seconds: Annotated[int, Field(ge=1)] = 1800
+    """How long one download may take."""
+    denied_networks: tuple[str, ...] = ()
+    """CIDRs that no source may lie in, besides loopback, link-local and the like, which are always refused.
+    The chart names the cluster's Service and pod ranges here."""
+
+
+class SigningSettings(Schema):
+    """The key that signs what the operator builds."""
+
+    secret_name: str = "edgemodel-signing-key"  # noqa: S105 - the name of a Secret, not a secret
+    """A Secret in the operator's namespace, laid out as `cosign generate-key-pair k8s://` does."""
+
+
+class AdmissionSettings(Schema):
+    """The admission webhook."""
+
+    service_name: str = "edgemodel-admission"
+    """The Service in front of it."""
+    secret_name: str = "edgemodel-admission-tls"  # noqa: S105 - the name of a Secret, not a secret
+    """The Secret in which it keeps its CA and certificate."""
+    webhook_name: str = "edgemodel-admission"
+    """The ValidatingWebhookConfiguration whose `caBundle` it maintains."""
+    port: int = 8443
+    """The HTTPS port."""
+
+
+class NamedClass(Schema):
+    """An AcceleratorClass that the chart ships as data."""
+
+    name: str
+    """Its name."""
+    spec: AcceleratorClassSpec
+    """What it is."""
+
+
+class Settings(Schema):
+    """Everything that is configured."""
+
+    runtimes: dict[str, str] = {}
+    """Runtime variant → image by digest."""
+    registries: RegistrySettings = RegistrySettings()
+    """How registries are reached."""
+    sources: SourceSettings = SourceSettings()
+    """What model sources may do."""
+    signing: SigningSettings = SigningSettings()
+    """The key that signs what the operator builds."""
+    admission: AdmissionSettings = AdmissionSettings()
+    """The admission webhook."""
+    accelerator_classes: tuple[NamedClass, ...] = ()
+    """Classes that the operator applies at start; users add their own as objects."""
+    namespace: str = "edgemodel-system"
+    """The namespace of the operator (environment: POD_NAMESPACE)."""
+    pod_name: str = ""
+    """The name of this pod (environment: POD_NAME)."""
+    log_level: str = "INFO"
+    """The lowest level that is logged."""
+    max_concurrent_builds: Annotated[int, Field(ge=1, le=16)] = 2
+    """How many images are built at once."""
+    metrics_port: int = 8080
+    """The port of metrics and probes."""
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the configuration file and the environment.
+
+    EDGEMODEL_CONFIG names the file (default /etc/edgemodel/config.yaml; a missing file means all defaults).
+    Raises InvalidSettings with a sentence.
+    """
+    environment = os.environ if environment is None else environment
+    path = Path(environment.get("EDGEMODEL_CONFIG", str(DEFAULT_CONFIG)))
+    values = _read(path) if path.exists() else {}
+    for key, variable in (("namespace", "POD_NAMESPACE"), ("podName", "POD_NAME")):
+        if environment.get(variable):
+            values[key] = environment[variable]
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidSettings(f"{path}: {where}: {first['msg']}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise InvalidSettings(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise InvalidSettings(f"{path} must hold a YAML mapping")
+    return values
