@@ -1,0 +1,150 @@
+"""Trust policies applied to an image: which of them speak about it, and what they say together.
+
+The rule in one line: every policy that matches must hold, and an image that none matches is untrusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from pydantic import ValidationError
+
+from edgemodel_operator.api.trustpolicy import Mode, TrustPolicySpec
+from edgemodel_operator.core.glob import glob_matches
+
+EVERYTHING = ("**",)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A TrustPolicy object that was understood."""
+
+    name: str
+    spec: TrustPolicySpec
+
+    @property
+    def hash(self) -> str:
+        """Name the content: two policies with the same spec give the same verdict about an image."""
+        text = json.dumps(self.spec.to_raw(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class BrokenPolicy:
+    """A TrustPolicy object that was not understood: no image that it may speak about can satisfy it.
+
+    It comes from a newer version of the product, or was stored before its schema was tightened. Leaving it
+    out would drop a requirement silently.
+    """
+
+    name: str
+    images: tuple[str, ...]
+    namespaces: tuple[str, ...]
+    problem: str
+
+
+AnyPolicy: TypeAlias = Policy | BrokenPolicy
+
+
+@dataclass(frozen=True)
+class PolicyVerdict:
+    """What one policy says about one image; `missing` is the half sentence that tells what it lacks."""
+
+    policy: str
+    mode: Mode
+    trusted: bool
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What all policies say about one image: `refusals` empty means that it may run."""
+
+    refusals: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the image may run."""
+        return not self.refusals
+
+
+def parse_policy(raw: Mapping[str, Any]) -> AnyPolicy:
+    """Read a TrustPolicy as the API server gives it; what cannot be understood comes back as broken."""
+    metadata = raw.get("metadata")
+    name = str(metadata.get("name", "")) if isinstance(metadata, Mapping) else ""
+    spec = raw.get("spec")
+    try:
+        return Policy(name, TrustPolicySpec.model_validate(spec))
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(("spec", *(str(part) for part in first["loc"])))
+        problem = f"{where}: {first['msg']}"
+    fields = spec if isinstance(spec, Mapping) else {}
+    images = _globs(fields.get("images"))
+    namespaces = _globs(fields.get("namespaces", EVERYTHING))
+    return BrokenPolicy(name, images or EVERYTHING, namespaces or EVERYTHING, problem)
+
+
+def matching_policies(policies: Iterable[AnyPolicy], image: str, namespace: str) -> tuple[AnyPolicy, ...]:
+    """Choose the policies that speak about an image (`host[:port]/repository`) in a namespace, by name."""
+    matching = (policy for policy in policies if _speaks_about(policy, image, namespace))
+    return tuple(sorted(matching, key=lambda policy: policy.name))
+
+
+def mode_of(policy: AnyPolicy) -> Mode:
+    """Give what follows when the policy does not hold; one that was not understood is enforced."""
+    return policy.spec.mode if isinstance(policy, Policy) else Mode.ENFORCE
+
+
+def strictest_mode(policies: Sequence[AnyPolicy]) -> Mode:
+    """Give Audit if all of the policies only audit, else Enforce; no policy at all means Enforce."""
+    only_audit = bool(policies) and all(mode_of(policy) is Mode.AUDIT for policy in policies)
+    return Mode.AUDIT if only_audit else Mode.ENFORCE
+
+
+def judge(image: str, namespace: str, verdicts: Sequence[PolicyVerdict]) -> Judgement:
+    """Combine what every matching policy said about an image in a namespace.
+
+    No verdict means that no policy matched, and that refuses: silence is no trust.
+    """
+    if not verdicts:
+        return Judgement(refusals=(no_policy_sentence(image, namespace),))
+    failed = [verdict for verdict in verdicts if not verdict.trusted]
+    return Judgement(
+        refusals=tuple(_sentence(image, verdict) for verdict in failed if verdict.mode is Mode.ENFORCE),
+        warnings=tuple(
+            f"{_sentence(image, verdict)} (admitted because the policy is in Audit mode)"
+            for verdict in failed
+            if verdict.mode is Mode.AUDIT
+        ),
+    )
+
+
+def no_policy_sentence(image: str, namespace: str) -> str:
+    """Say that no policy speaks about an image, and what to do."""
+    return (
+        f"image {image} is not trusted: no TrustPolicy matches it in namespace {namespace}; "
+        "add one whose spec.images covers it, or use an image that one covers"
+    )
+
+
+def _sentence(image: str, verdict: PolicyVerdict) -> str:
+    return f'image {image} does not satisfy TrustPolicy "{verdict.policy}": {verdict.missing}'
+
+
+def _speaks_about(policy: AnyPolicy, image: str, namespace: str) -> bool:
+    source = policy.spec if isinstance(policy, Policy) else policy
+    in_scope = not source.namespaces or any(glob_matches(glob, namespace) for glob in source.namespaces)
+    return in_scope and any(glob_matches(glob, image) for glob in source.images)
+
+
+def _globs(value: object) -> tuple[str, ...]:
+    """Read globs out of a spec that is not valid as a whole; anything odd in them means everything."""
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        return EVERYTHING
+    return tuple(value)
