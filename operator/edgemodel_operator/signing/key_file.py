@@ -1,7 +1,7 @@
 """The encrypted private key file of `cosign generate-key-pair`.
 
-A PEM block whose body is a JSON document: scrypt turns the password into a 32-byte key, NaCl's secretbox holds
-the PKCS#8 DER of the private key. Format: cosign's `pkg/cosign/keys.go` and the `encrypted` package of
+A PEM block whose body is a JSON document: scrypt turns the password into a 32-byte key, NaCl's secretbox
+holds the PKCS#8 DER of the private key. Format: cosign's `pkg/cosign/keys.go` and the `encrypted` package of
 go-securesystemslib.
 """
 

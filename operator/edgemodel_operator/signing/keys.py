@@ -1,8 +1,8 @@
 """Keys that sign and keys that verify.
 
-Allowed: ECDSA on P-256 and P-384, plain Ed25519, and RSA of 3072 to 8192 bits with PKCS#1 v1.5 padding; the hash
-is SHA-256 throughout, because that is what both lines of cosign verify. The algorithm comes from the key, never
-from the signature: an attacker cannot choose it.
+Allowed: ECDSA on P-256 and P-384, plain Ed25519, and RSA of 3072 to 8192 bits with PKCS#1 v1.5 padding; the
+hash is SHA-256 throughout, because that is what both lines of cosign verify. The algorithm comes from the
+key, never from the signature: an attacker cannot choose it.
 """
 
 import base64

@@ -14,8 +14,8 @@ from edgemodel_operator.signing.errors import FormatError
 def parse_strict_json(data: bytes, *, max_bytes: int, what: str) -> dict[str, object]:
     """Parse a JSON object of at most `max_bytes`; `what` names it in errors.
 
-    Raises `FormatError` for anything but one object in plain UTF-8: too large, byte order mark, duplicate keys,
-    NaN, nesting beyond what the parser follows, or an integer too long to convert.
+    Raises `FormatError` for anything but one object in plain UTF-8: too large, byte order mark, duplicate
+    keys, NaN, nesting beyond what the parser follows, or an integer too long to convert.
     """
     if len(data) > max_bytes:
         raise FormatError(f"{what} has {len(data)} bytes, more than the {max_bytes} allowed")

@@ -1,0 +1,150 @@
+"""Find the signature objects that a registry keeps beside a digest, in both formats. Reads only.
+
+What the registry cannot deliver is kept apart from what it does not have: the former are errors, and the
+caller must not take them for "unsigned".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from edgemodel_operator.oci.descriptor import Descriptor
+from edgemodel_operator.oci.errors import NotFound, RegistryError, TooLarge
+from edgemodel_operator.oci.image import InvalidImage, parse_index
+from edgemodel_operator.oci.reference import Reference
+from edgemodel_operator.oci.registry import Manifest, RegistryClient
+from edgemodel_operator.signing import bundle, simple_signing
+from edgemodel_operator.signing.errors import FormatError
+from edgemodel_operator.signing.judge import Candidate, Format
+from edgemodel_operator.signing.strict_json import member, parse_strict_json
+
+MAX_OBJECTS = 100
+"""Signature objects looked at per digest and format; who may push could else have us read for hours."""
+
+MAX_SIGNATURE_BUNDLE_BYTES = 256 * 1024
+"""A bundle that signs an image has about a kilobyte; larger ones are attestations and do not count here."""
+
+MAX_IMAGE_MANIFEST_BYTES = 4 * 1024 * 1024
+CONCURRENT_READS = 8
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class Found:
+    """Signature objects of one digest and format.
+
+    `unreadable` counts those that are no such thing on a closer look, `errors` holds what the registry lists
+    and failed to deliver.
+    """
+
+    candidates: tuple[Candidate, ...] = ()
+    unreadable: int = 0
+    errors: tuple[RegistryError, ...] = ()
+
+
+async def read_signatures(client: RegistryClient, image: Reference, digest: str, kind: Format) -> Found:
+    """Read the signature objects of `digest`, stored in the repository of `image`, in one format.
+
+    Raises `RegistryError` when the registry does not even tell which there are.
+    """
+    if kind is Format.LEGACY:
+        return await _read_legacy(client, image, digest)
+    return await _read_bundles(client, image, digest)
+
+
+async def read_image(client: RegistryClient, image: Reference) -> tuple[Manifest, tuple[Descriptor, ...]]:
+    """Read the manifest that `image` names by digest and the manifests it lists (none, if it is no index).
+
+    Raises `FormatError` for a body that two readers could take for two things, `RegistryError` otherwise.
+    """
+    manifest = await client.get_manifest(image, max_bytes=MAX_IMAGE_MANIFEST_BYTES)
+    what = f"the manifest {manifest.descriptor.digest}"
+    document = parse_strict_json(manifest.body, max_bytes=MAX_IMAGE_MANIFEST_BYTES, what=what)
+    member(document, "mediaType", what)  # the client compared it; here it must not occur twice
+    is_index = member(document, "manifests", what) is not None
+    is_manifest = any(member(document, name, what) is not None for name in ("config", "layers"))
+    if is_index == is_manifest:
+        raise FormatError(f"{what} is neither clearly an image nor clearly an index")
+    try:
+        return manifest, parse_index(manifest.body).manifests if is_index else ()
+    except InvalidImage as error:
+        raise FormatError(f"{what}: {error}") from None
+
+
+async def _read_legacy(client: RegistryClient, image: Reference, digest: str) -> Found:
+    tag = image.with_tag(simple_signing.signature_tag(digest))
+    try:
+        manifest = await client.get_manifest(tag, max_bytes=simple_signing.MAX_MANIFEST_BYTES)
+        parsed = simple_signing.parse_signature_manifest(manifest.body)
+    except NotFound:
+        return Found()
+    except FormatError:
+        return Found(unreadable=1)
+    layers = parsed.layers[:MAX_OBJECTS]
+
+    async def read(layer: simple_signing.SignatureLayer) -> Candidate:
+        payload = await client.get_blob(
+            image, layer.payload.digest, max_bytes=simple_signing.MAX_PAYLOAD_BYTES
+        )
+        return Candidate(
+            format=Format.LEGACY,
+            source=layer.payload.digest,
+            signature=layer.signature,
+            message=payload,
+            payload=payload,
+        )
+
+    found = await _read_each(layers, read)
+    skipped = parsed.junk + len(parsed.layers) - len(layers)
+    return Found(found.candidates, found.unreadable + skipped, found.errors)
+
+
+async def _read_bundles(client: RegistryClient, image: Reference, digest: str) -> Found:
+    referrers = await client.list_referrers(image, digest, max_referrers=MAX_OBJECTS)
+
+    async def read(referrer: Descriptor) -> Candidate | None:
+        manifest = await client.get_manifest(
+            image.with_digest(referrer.digest), max_bytes=bundle.MAX_MANIFEST_BYTES
+        )
+        where = bundle.parse_bundle_manifest(manifest.body)
+        if where is None:
+            return None
+        data = await client.get_blob(image, where.digest, max_bytes=MAX_SIGNATURE_BUNDLE_BYTES)
+        parsed = bundle.parse_bundle(data)
+        if parsed is None:
+            return None
+        return Candidate(
+            format=Format.BUNDLE,
+            source=referrer.digest,
+            signature=parsed.signature,
+            message=parsed.message,
+            payload=parsed.payload,
+            payload_type=parsed.payload_type,
+        )
+
+    return await _read_each(referrers, read)
+
+
+async def _read_each(items: Iterable[_Item], read: Callable[[_Item], Awaitable[Candidate | None]]) -> Found:
+    slots = asyncio.Semaphore(CONCURRENT_READS)
+
+    async def outcome(item: _Item) -> Candidate | FormatError | RegistryError | None:
+        async with slots:
+            try:
+                return await read(item)
+            # Listed and gone, or larger than any signature: that is the registry's plain answer.
+            except (NotFound, TooLarge, FormatError) as error:
+                return FormatError(str(error))
+            except RegistryError as error:
+                return error
+
+    outcomes = await asyncio.gather(*(outcome(item) for item in items))
+    return Found(
+        candidates=tuple(one for one in outcomes if isinstance(one, Candidate)),
+        unreadable=sum(isinstance(one, FormatError) for one in outcomes),
+        errors=tuple(one for one in outcomes if isinstance(one, RegistryError)),
+    )
