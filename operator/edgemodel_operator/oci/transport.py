@@ -1,0 +1,279 @@
+"""Sending registry requests: authentication, retries, time limits and safe redirects.
+
+This is the only module that hands credentials to the network. Its rules:
+
+1. Plain HTTP is spoken only to registries the caller named; everything else is HTTPS.
+2. A bearer realm gets credentials only over HTTPS, or when it is on the same host as a plain-HTTP registry.
+3. Nothing that follows a redirect carries an Authorization header, and HTTPS never redirects to HTTP.
+4. A rejected token is thrown away and fetched anew once; after that the answer counts.
+5. 408, 429, 5xx and broken connections are retried with growing, jittered pauses; `Retry-After` is respected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import ssl
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import aiohttp
+from yarl import URL
+
+from .auth import Credential, find_credential
+from .bodies import read_capped
+from .errors import NotFound, ProtocolError, RegistryError, RegistryUnavailable, Unauthorized
+from .reference import Reference
+from .tokens import TokenBook, TokenKey
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+_MAX_REDIRECTS = 5
+_EXCERPT_BYTES = 2048
+# A whole body must arrive at this pace (bytes per second, after a grace time): a dripping one is a failure.
+_SLOWEST_RATE = 8192
+_SLOWEST_SECONDS = 30
+_ERROR_CODE = re.compile(rb'"code"\s*:\s*"([A-Z_]{1,40})"')
+
+Body = Callable[[], bytes | AsyncIterable[bytes]]
+"""Makes the request body anew for each attempt."""
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often and how patiently to repeat a failed request; times in seconds."""
+
+    attempts: int = 5
+    first_pause: float = 0.25
+    longest_pause: float = 10.0
+    longest_retry_after: float = 60.0
+
+    def pause(self, attempt: int, retry_after: float | None) -> float:
+        """Return the seconds to wait after the given failed attempt (1, 2, …)."""
+        if retry_after is not None:
+            return min(retry_after, self.longest_retry_after)
+        ceiling = min(self.longest_pause, self.first_pause * 2 ** (attempt - 1))
+        # Full jitter: many edge sites that lost one registry must not come back in step. Not a secret.
+        return random.uniform(ceiling / 4, ceiling)  # noqa: S311
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request to a registry; `scopes` are what a bearer token must allow."""
+
+    method: str
+    url: URL
+    reference: Reference
+    scopes: tuple[str, ...]
+    headers: Mapping[str, str] = field(default_factory=dict, hash=False)
+    body: Body | None = None
+    size: int | None = None
+
+
+class Answer(NamedTuple):
+    """A response read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def new_session(*, ca_file: Path | None = None, trust_env: bool = False) -> aiohttp.ClientSession:
+    """Open an HTTP session fit for registries: verified TLS, no cookies, no transparent decompression.
+
+    `ca_file` replaces the system's certificate authorities (a site's own registry); `trust_env` honors the
+    proxy variables. The caller closes it.
+    """
+    context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit_per_host=8, ssl=context),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=trust_env,
+        headers={"User-Agent": "edgemodel-operator"},
+    )
+
+
+class Transport:
+    """Sends requests by the rules above."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        *,
+        credentials: Mapping[str, Credential],
+        plain_http: Collection[str],
+        retry: RetryPolicy,
+        timeout: aiohttp.ClientTimeout,
+    ) -> None:
+        self._session = session
+        self._credentials = dict(credentials)
+        self._plain_http = frozenset(plain_http)
+        self._retry = retry
+        self._timeout = timeout
+        self._tokens = TokenBook(session, timeout)
+
+    def url(self, reference: Reference, path: str) -> URL:
+        """Return the address of `path` (already encoded) below the reference's repository."""
+        scheme = "http" if reference.registry in self._plain_http else "https"
+        return URL(f"{scheme}://{reference.registry}/v2/{reference.repository}/{path}", encoded=True)
+
+    @asynccontextmanager
+    async def open(self, request: Request, accept: Collection[int]) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send the request until it has one of the accepted statuses and yield the open response.
+
+        Raises the error that fits any other final answer. A failure while the caller reads the body is the
+        caller's: only it knows how much was consumed.
+        """
+        response = await self._send_with_retries(request, accept)
+        try:
+            yield response
+        finally:
+            # A response that was not read to its end would poison the pooled connection.
+            response.close()
+
+    async def read(self, request: Request, accept: Collection[int], *, max_bytes: int) -> Answer:
+        """Send the request and read the whole body, at most `max_bytes`; broken reads are retried too."""
+        for attempt in range(1, self._retry.attempts + 1):
+            async with self.open(request, accept) as response:
+                try:
+                    return await _read(response, max_bytes)
+                except (aiohttp.ClientError, TimeoutError) as error:
+                    failure = RegistryUnavailable(f"{_label(request)}: the answer broke off ({_why(error)}).")
+            await self.wait_before(attempt + 1, failure)
+        raise AssertionError("wait_before raises when attempts are used up")
+
+    async def read_once(self, request: Request, accept: Collection[int], *, max_bytes: int) -> Answer:
+        """Send the request once (twice if a token had expired) and read the whole body.
+
+        For requests that change state at the other side, which only the caller knows how to repeat.
+        """
+        try:
+            response = await self._send_authorized(request)
+            async with response:
+                if response.status not in accept:
+                    raise await _error_of(request, response)
+                return await _read(response, max_bytes)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise RegistryUnavailable(f"{_label(request)}: {_why(error)}.") from error
+
+    async def wait_before(
+        self, attempt: int, failure: RegistryError, retry_after: float | None = None
+    ) -> None:
+        """Pause before the given attempt, or raise `failure` when no attempt is left."""
+        if attempt > self._retry.attempts:
+            raise failure
+        await asyncio.sleep(self._retry.pause(attempt - 1, retry_after))
+
+    async def _send_with_retries(self, request: Request, accept: Collection[int]) -> aiohttp.ClientResponse:
+        for attempt in range(1, self._retry.attempts + 1):
+            retry_after: float | None = None
+            try:
+                response = await self._send_authorized(request)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                failure: RegistryError = RegistryUnavailable(f"{_label(request)}: {_why(error)}.")
+            except RegistryUnavailable as error:  # the token server's answer
+                failure = error
+            else:
+                if response.status in accept:
+                    return response
+                failure = await _error_of(request, response)
+                retry_after = _retry_after(response)
+                if not failure.retryable:
+                    raise failure
+            await self.wait_before(attempt + 1, failure, retry_after)
+        raise AssertionError("wait_before raises when attempts are used up")
+
+    async def _send_authorized(self, request: Request) -> aiohttp.ClientResponse:
+        registry = request.reference.registry
+        key = TokenKey(registry, request.scopes)
+        known = self._tokens.known(key)
+        response = await self._send_following(request, known)
+        if response.status != 401 or response.url.origin() != request.url.origin():
+            return response  # a storage back end behind a redirect has no say in where credentials go
+        challenges = response.headers.getall("WWW-Authenticate", [])
+        response.release()
+        credential = find_credential(self._credentials, registry, request.reference.repository)
+        authorization = await self._tokens.answer(key, request.url, challenges, credential, known)
+        return await self._send_following(request, authorization)
+
+    async def _send_following(self, request: Request, authorization: str | None) -> aiohttp.ClientResponse:
+        url, headers = request.url, {"Accept-Encoding": "identity", **request.headers}
+        if request.size is not None:
+            headers["Content-Length"] = str(request.size)
+        if authorization:
+            headers["Authorization"] = authorization
+        for _ in range(_MAX_REDIRECTS + 1):
+            response = await self._session.request(
+                request.method,
+                url,
+                headers=headers,
+                data=request.body() if request.body else None,
+                allow_redirects=False,
+                timeout=self._timeout,
+            )
+            if response.status not in _REDIRECTS or request.method not in {"GET", "HEAD"}:
+                return response
+            url = _redirect_target(request, url, response)
+            headers.pop("Authorization", None)
+            response.release()
+        raise ProtocolError(f"{_label(request)}: more than {_MAX_REDIRECTS} redirects.")
+
+
+async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> Answer:
+    async with asyncio.timeout(_SLOWEST_SECONDS + max_bytes / _SLOWEST_RATE):
+        return Answer(response.status, response.headers, await read_capped(response, max_bytes))
+
+
+def _redirect_target(request: Request, url: URL, response: aiohttp.ClientResponse) -> URL:
+    location = response.headers.get("Location")
+    if not location:
+        raise ProtocolError(f"{_label(request)}: a redirect without Location.")
+    target = url.join(URL(location))
+    if target.scheme not in {"http", "https"} or (url.scheme == "https" and target.scheme != "https"):
+        raise ProtocolError(f"{_label(request)}: refused a redirect from {url.scheme} to {target.scheme}.")
+    return target
+
+
+async def _error_of(request: Request, response: aiohttp.ClientResponse) -> RegistryError:
+    status = response.status
+    said = await _excerpt(response)
+    message = f"{_label(request)}: status {status}{said}."
+    if status in {401, 403}:
+        return Unauthorized(message)
+    if status == 404:
+        return NotFound(message)
+    if status in _TRANSIENT:
+        return RegistryUnavailable(message)
+    return ProtocolError(message)
+
+
+async def _excerpt(response: aiohttp.ClientResponse) -> str:
+    """Quote the error code of a distribution error document; the rest of a body may hold anything."""
+    try:
+        body = await response.content.read(_EXCERPT_BYTES)
+    except (aiohttp.ClientError, TimeoutError):
+        body = b""
+    finally:
+        response.close()
+    codes = _ERROR_CODE.findall(body)
+    return f" ({', '.join(code.decode() for code in dict.fromkeys(codes))})" if codes else ""
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float | None:
+    text = response.headers.get("Retry-After", "")
+    # The other legal form, a date, is rare on registries; our own pauses serve then.
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 7 else None
+
+
+def _label(request: Request) -> str:
+    # The query may hold upload state or signatures of storage back ends: leave it out.
+    return f"{request.method} {request.url.host}{request.url.path}"
+
+
+def _why(error: BaseException) -> str:
+    return "timed out" if isinstance(error, TimeoutError) else f"connection failed, {type(error).__name__}"

@@ -1,0 +1,47 @@
+"""Fixtures of the adapter tests: real servers on loopback ports."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import aiohttp
+import pytest
+
+from edgemodel_operator.oci.registry import RegistryClient
+from edgemodel_operator.oci.transport import RetryPolicy, new_session
+from support.registry import FaultyRegistry, RegistryServer, faulty_registry, start_registry
+
+QUICK = RetryPolicy(attempts=4, first_pause=0.001, longest_pause=0.002, longest_retry_after=0.01)
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
+    """Share one real registry among all tests; keep apart by repository name."""
+    with start_registry(tmp_path_factory.mktemp("registry")) as server:
+        yield server
+
+
+@pytest.fixture
+async def faulty(registry: RegistryServer) -> AsyncIterator[FaultyRegistry]:
+    """Put a misbehaving proxy in front of the shared registry."""
+    async with faulty_registry(registry) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def http_session() -> AsyncIterator[aiohttp.ClientSession]:
+    """Open a session as the operator does."""
+    async with new_session() as session:
+        yield session
+
+
+@pytest.fixture
+def client(http_session: aiohttp.ClientSession, registry: RegistryServer) -> RegistryClient:
+    """Return a client of the shared registry."""
+    return RegistryClient(http_session, plain_http={registry.host}, retry=QUICK)
+
+
+@pytest.fixture
+def faulty_client(http_session: aiohttp.ClientSession, faulty: FaultyRegistry) -> RegistryClient:
+    """Return a client of the misbehaving registry that repeats quickly."""
+    return RegistryClient(http_session, plain_http={faulty.host}, retry=QUICK)

@@ -1,0 +1,39 @@
+"""Small real images to push to test registries."""
+
+from __future__ import annotations
+
+import io
+
+from edgemodel_operator.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
+from edgemodel_operator.oci.image import Image, RuntimeSettings, make_image, make_index
+from edgemodel_operator.oci.layer import File, Layer, write_layer
+from edgemodel_operator.oci.reference import Reference
+from edgemodel_operator.oci.registry import RegistryClient
+
+AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
+
+
+def make_layer(path: str, content: bytes) -> tuple[Layer, bytes]:
+    """Make a layer with one file; returns it with its blob."""
+    out = io.BytesIO()
+    return write_layer([File(path, content)], out), out.getvalue()
+
+
+async def push_image(client: RegistryClient, ref: Reference, platform: Platform, content: bytes) -> Image:
+    """Push a one-layer image under its digest (the caller tags it)."""
+    layer, blob = make_layer("opt/content", content)
+    image = make_image(platform, [layer], RuntimeSettings(entrypoint=["/opt/content"], user="65532"))
+    await client.put_blob(ref, blob, layer.descriptor)
+    await client.put_blob(ref, image.config, image.config_descriptor)
+    await client.put_manifest(ref.with_digest(image.descriptor.digest), image.manifest, OCI_MANIFEST)
+    return image
+
+
+async def push_index(client: RegistryClient, ref: Reference, content: bytes = b"content") -> Descriptor:
+    """Push an index of two platforms that share nothing but their shape; returns what was stored."""
+    images = [
+        await push_image(client, ref, platform, content + str(platform).encode())
+        for platform in (AMD64, ARM64)
+    ]
+    body = make_index([image.descriptor for image in images])
+    return (await client.put_manifest(ref, body, OCI_INDEX)).descriptor
