@@ -1,0 +1,139 @@
+"""The configuration files of a node, as text: pure functions of what the node is to be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.cgroups import kubelet_root
+from cluster.places import PKI, REGISTRY, NodePlan
+
+PAUSE_IMAGE = "edgemodel.local/pause:1"
+"""The image that holds the namespaces of a pod; imported into every node, never pulled."""
+
+
+def containerd_config(node: NodePlan, base_spec: Path | None) -> str:
+    """Return containerd's configuration (TOML); `base_spec` is what every container of the node starts from."""
+    cri = 'plugins."io.containerd.grpc.v1.cri"'
+    runc = f"{cri}.containerd.runtimes.runc"
+    base = f'  base_runtime_spec = "{base_spec}"' if base_spec else ""
+    return f"""\
+version = 2
+root = "{node.disk / "containerd"}"
+state = "/run/containerd"
+disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.internal.v1.tracing"]
+
+[grpc]
+  address = "/run/containerd/containerd.sock"
+
+[plugins."io.containerd.nri.v1.nri"]
+  disable = true
+
+[{cri}]
+  sandbox_image = "{PAUSE_IMAGE}"
+  # Without the right to lower an OOM score no sandbox would start.
+  restrict_oom_score_adj = true
+  [{cri}.cni]
+    bin_dir = "/usr/lib/cni"
+    conf_dir = "/etc/cni/net.d"
+  [{cri}.registry]
+    config_path = "{node.disk / "certs.d"}"
+  [{cri}.containerd]
+    snapshotter = "overlayfs"
+    default_runtime_name = "runc"
+
+[{runc}]
+  runtime_type = "io.containerd.runc.v2"
+{base}
+  [{runc}.options]
+    BinaryName = "/usr/sbin/runc"
+    Root = "/run/containerd/runc"
+    SystemdCgroup = false
+"""
+
+
+def registry_hosts() -> str:
+    """Return containerd's `hosts.toml` for the cluster's registry, which speaks plain HTTP."""
+    return f'server = "http://{REGISTRY}"\n\n[host."http://{REGISTRY}"]\n  capabilities = ["pull", "resolve"]\n'
+
+
+def masked_spec(default_spec: str) -> str:
+    """Return the runtime's default container specification with the machine's processors hidden.
+
+    An arm64 program under qemu sees the x86 machine's /sys/devices/system/cpu beside an x86-shaped /proc/cpuinfo, and
+    the CPU detection of several libraries (ONNX Runtime's among them) crashes on the mixture. An empty, read-only
+    folder there is a case that they handle.
+    """
+    spec: dict[str, Any] = json.loads(default_spec)
+    options = ["ro", "nosuid", "nodev", "noexec", "size=0k"]
+    mask = {"destination": "/sys/devices/system/cpu", "type": "tmpfs", "source": "tmpfs", "options": options}
+    spec["mounts"] = [*spec["mounts"], mask]
+    return json.dumps(spec)
+
+
+def cni_config(node: NodePlan) -> str:
+    """Return the network configuration of the node's pods: a bridge with the node's own range, and host ports."""
+    bridge = {
+        "type": "bridge",
+        "bridge": "cni0",
+        "isGateway": True,
+        "ipMasq": True,
+        "hairpinMode": True,
+        "ipam": {
+            "type": "host-local",
+            "ranges": [[{"subnet": node.pod_range}]],
+            "routes": [{"dst": "0.0.0.0/0"}],
+        },
+    }
+    plugins = [bridge, {"type": "portmap", "capabilities": {"portMappings": True}}]
+    return json.dumps({"cniVersion": "1.0.0", "name": "edge", "plugins": plugins})
+
+
+def kubelet_config(node: NodePlan) -> str:
+    """Return the kubelet's configuration: quick to act, and content with the rights of a small machine."""
+    return yaml.safe_dump(
+        {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "address": node.address,
+            "authentication": {
+                "anonymous": {"enabled": False},
+                "webhook": {"enabled": True},
+                "x509": {"clientCAFile": str(PKI / "ca.crt")},
+            },
+            "authorization": {"mode": "Webhook"},
+            "tlsCertFile": str(PKI / f"{node.name}-server.crt"),
+            "tlsPrivateKeyFile": str(PKI / f"{node.name}-server.key"),
+            "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
+            "cgroupDriver": "cgroupfs",
+            "cgroupRoot": kubelet_root(node.name),
+            "failCgroupV1": False,
+            "failSwapOn": False,
+            "enforceNodeAllocatable": ["pods"],
+            "oomScoreAdj": 0,
+            "resolvConf": "",
+            "volumePluginDir": "/var/lib/kubelet/volume-plugins",
+            "evictionHard": {
+                "memory.available": "10Mi",
+                "nodefs.available": "0%",
+                "nodefs.inodesFree": "0%",
+                "imagefs.available": "0%",
+            },
+            "imageGCHighThresholdPercent": 100,
+            "nodeStatusUpdateFrequency": "2s",
+            "nodeLeaseDurationSeconds": 8,
+            "syncFrequency": "10s",
+            "serializeImagePulls": False,
+            "maxParallelImagePulls": 3,
+            "registryPullQPS": 0,
+            "kubeAPIQPS": 100,
+            "kubeAPIBurst": 200,
+            "eventRecordQPS": 0,
+            "crashLoopBackOff": {"maxContainerRestartPeriod": "10s"},
+            "featureGates": {"KubeletCrashLoopBackOffMax": True},
+        },
+        sort_keys=False,
+    )
