@@ -24,7 +24,6 @@ class ConditionType(StrEnum):
     AVAILABLE = "Available"
     READY = "Ready"
     STALLED = "Stalled"
-    RECONCILING = "Reconciling"
 
 
 class ConditionStatus(StrEnum):

@@ -129,6 +129,8 @@ class RolloutStatus(Schema):
     """How many waves there are."""
     started_at: Name = ""
     """When the rollout began (RFC 3339)."""
+    touched_at: Name = ""
+    """When the last node was touched; the progress deadline counts from here where there is no pod yet."""
     wave_completed_at: Name = ""
     """When the last node of the wave passed; its soak counts from here."""
     completed_at: Name = ""
@@ -173,7 +175,7 @@ class EdgeModelStatus(Schema):
     conditions: Annotated[
         tuple[Condition, ...], Field(max_length=16, json_schema_extra=list_map("type"))
     ] = ()
-    """SourceResolved, Built, Signed, Trusted, Placed, Progressing, Available, Ready, Stalled, Reconciling."""
+    """SourceResolved, Built, Signed, Trusted, Placed, Progressing, Available, Ready, Stalled."""
     images: Annotated[
         tuple[VariantImage, ...], Field(max_length=16, json_schema_extra=list_map("variant"))
     ] = ()

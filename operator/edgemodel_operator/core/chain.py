@@ -1,0 +1,206 @@
+"""The chain from a spec to a trusted revision: which link holds, and what the first broken one says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from edgemodel_operator.api.acceleratorclass import AcceleratorClassSpec
+from edgemodel_operator.api.conditions import ConditionStatus, ConditionType, Finding
+from edgemodel_operator.api.edgemodel import EdgeModelSpec
+from edgemodel_operator.api.edgemodel_status import Revision
+from edgemodel_operator.core.placement import CPU, CPU_CLASS
+from edgemodel_operator.core.revision import make_revision
+from edgemodel_operator.core.world import Supply, SupplyStage, SupplyStep, Trust, Verdict, World
+
+LINKS = (
+    ConditionType.SOURCE_RESOLVED,
+    ConditionType.BUILT,
+    ConditionType.SIGNED,
+    ConditionType.TRUSTED,
+)
+LINK_OF_STEP = {
+    SupplyStep.SOURCE: ConditionType.SOURCE_RESOLVED,
+    SupplyStep.BUILD: ConditionType.BUILT,
+    SupplyStep.SIGN: ConditionType.SIGNED,
+}
+PERSON_RECHECK = timedelta(seconds=30)
+"""How soon to look again when a person must act on something that we do not watch."""
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Why there is no revision to roll out now."""
+
+    link: ConditionType
+    reason: str
+    message: str
+    stalled: bool
+    """Whether a person must act."""
+    retry_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Chain:
+    """How far a spec has come."""
+
+    findings: tuple[Finding, ...]
+    revision: Revision | None
+    hold: Hold | None
+    to_supply: tuple[str, ...] = ()
+    """The runtime variants whose images must be made now."""
+
+
+def known_classes(classes: Mapping[str, AcceleratorClassSpec]) -> dict[str, AcceleratorClassSpec]:
+    """Give all classes; `cpu` always exists."""
+    return {CPU: CPU_CLASS, **classes}
+
+
+def needed_variants(spec: EdgeModelSpec, classes: Mapping[str, AcceleratorClassSpec]) -> tuple[str, ...]:
+    """Name the runtime variants that the ladder needs, sorted; classes that do not exist need none."""
+    known = known_classes(classes)
+    return tuple(
+        sorted(
+            {known[rung.accelerator].runtime.variant for rung in spec.targets if rung.accelerator in known}
+        )
+    )
+
+
+def assess(world: World) -> Chain:
+    """Walk the chain and stop at the first link that does not hold."""
+    hold = _missing_input(world) or _supply_hold(world) or _trust_hold(world)
+    if hold is None:
+        spec = world.model.spec
+        classes = known_classes(world.classes)
+        images = {variant: supply.image for variant, supply in world.supplies.items()}
+        revision = make_revision(world.model.name, spec, classes, images, world.golden.text)
+        return Chain(_findings(None), revision, None)
+    to_supply: tuple[str, ...] = ()
+    if _missing_input(world) is None:
+        to_supply = tuple(variant for variant, supply in world.supplies.items() if _is_due(supply, world.now))
+    return Chain(_findings(hold), None, hold, to_supply)
+
+
+def _is_due(supply: Supply, now: datetime) -> bool:
+    if supply.stage is SupplyStage.FAILED:
+        return supply.retry_at is not None and now >= supply.retry_at
+    return supply.stage is SupplyStage.MISSING
+
+
+def _missing_input(world: World) -> Hold | None:
+    spec = world.model.spec
+    classes = known_classes(world.classes)
+    for rung in spec.targets:
+        if rung.accelerator not in classes:
+            return Hold(
+                ConditionType.SOURCE_RESOLVED,
+                "AcceleratorClassNotFound",
+                f"AcceleratorClass {rung.accelerator} does not exist: create it, or name one of these in "
+                f"targets: {', '.join(sorted(classes))}",
+                stalled=True,
+            )
+    for variant in needed_variants(spec, world.classes):
+        if variant not in world.runtimes:
+            return Hold(
+                ConditionType.SOURCE_RESOLVED,
+                "RuntimeNotConfigured",
+                f"no runtime image is configured for variant {variant}: add it to the chart's `runtimes`",
+                stalled=True,
+            )
+    if world.golden.problem:
+        return Hold(
+            ConditionType.SOURCE_RESOLVED,
+            "GoldenSampleNotFound",
+            world.golden.problem,
+            stalled=True,
+            retry_at=world.now + PERSON_RECHECK,
+        )
+    return None
+
+
+def _supply_hold(world: World) -> Hold | None:
+    worst = [supply for supply in world.supplies.values() if supply.stage is not SupplyStage.SIGNED]
+    if not worst:
+        return None
+    order = list(SupplyStep)
+    failed = [supply for supply in worst if supply.stage is SupplyStage.FAILED]
+    chosen = min(failed or worst, key=lambda supply: order.index(supply.step))
+    if chosen.stage is SupplyStage.FAILED:
+        # A failure that nobody but a person can mend is tried again too, since we do not see them mend it.
+        return Hold(
+            LINK_OF_STEP[chosen.step],
+            chosen.reason,
+            chosen.message,
+            stalled=chosen.needs_person,
+            retry_at=chosen.retry_at,
+        )
+    return Hold(
+        LINK_OF_STEP[chosen.step],
+        RUNNING_REASONS[chosen.step],
+        chosen.progress or RUNNING_MESSAGES[chosen.step],
+        stalled=False,
+    )
+
+
+RUNNING_REASONS = {
+    SupplyStep.SOURCE: "Fetching",
+    SupplyStep.BUILD: "Building",
+    SupplyStep.SIGN: "Signing",
+}
+RUNNING_MESSAGES = {
+    SupplyStep.SOURCE: "the model is being fetched",
+    SupplyStep.BUILD: "the image is being built",
+    SupplyStep.SIGN: "the image is being signed",
+}
+
+
+def _trust_hold(world: World) -> Hold | None:
+    for variant in sorted(world.supplies):
+        image = world.supplies[variant].image
+        verdict = world.verdicts.get(image, Verdict(Trust.UNKNOWN, "Verifying", f"{image} is being verified"))
+        if verdict.trust is Trust.UNTRUSTED:
+            return Hold(
+                ConditionType.TRUSTED,
+                verdict.reason,
+                verdict.message,
+                stalled=True,
+                retry_at=world.now + PERSON_RECHECK,
+            )
+        if verdict.trust is Trust.UNKNOWN:
+            return Hold(
+                ConditionType.TRUSTED,
+                verdict.reason,
+                verdict.message,
+                stalled=False,
+                retry_at=world.now + PERSON_RECHECK,
+            )
+    return None
+
+
+DONE = {
+    ConditionType.SOURCE_RESOLVED: ("Resolved", "the model file is the one that the spec names"),
+    ConditionType.BUILT: ("Built", "the image holds every platform that is needed"),
+    ConditionType.SIGNED: ("Signed", "the index and every platform manifest are signed"),
+    ConditionType.TRUSTED: ("Verified", "the signatures in the registry satisfy every matching TrustPolicy"),
+}
+
+
+def _findings(hold: Hold | None) -> tuple[Finding, ...]:
+    """Say True for the links before the broken one, the reason for it, and Unknown for those after it."""
+    findings = []
+    broken = LINKS.index(hold.link) if hold is not None else len(LINKS)
+    for position, link in enumerate(LINKS):
+        if position < broken:
+            reason, message = DONE[link]
+            findings.append(Finding(type=link, status=ConditionStatus.TRUE, reason=reason, message=message))
+        elif hold is not None and position == broken:
+            findings.append(
+                Finding(type=link, status=ConditionStatus.FALSE, reason=hold.reason, message=hold.message)
+            )
+        else:
+            waits = f"waits for {LINKS[broken]}"
+            findings.append(
+                Finding(type=link, status=ConditionStatus.UNKNOWN, reason="Waiting", message=waits)
+            )
+    return tuple(findings)

@@ -1,0 +1,167 @@
+"""The fleet: the matching nodes as the rollout of one revision sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from edgemodel_operator.api.edgemodel_status import Revision, RevisionTarget
+from edgemodel_operator.api.names import ROLE_PREFETCH, ROLE_SERVE, assignment_value, short
+from edgemodel_operator.core.chain import known_classes
+from edgemodel_operator.core.placement import Placed, Rejected, Rung, place, rung_of
+from edgemodel_operator.core.rollout import Member
+from edgemodel_operator.core.trial import Evidence, Judgement, Result, TrialRules, judge
+from edgemodel_operator.core.world import Answer, Node, Pod, World
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The matching nodes, those that cannot run the model, and those that leave it."""
+
+    members: tuple[Member, ...] = ()
+    placed: tuple[Placed, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+    leaving: tuple[str, ...] = ()
+    """Nodes that carry labels of the model and do not match any more."""
+
+
+def muster(world: World, revision: Revision | None, *, rollback: bool) -> Fleet:
+    """Place a revision and judge its trial on every matching node.
+
+    In a rollback the trial is over as soon as the pod is ready: what is good has proved itself before.
+    Without a revision (a first rollout that failed) the members have no assignment.
+    """
+    held = _held_targets(world)
+    placement = place(world.model.spec.placement, _ladder(world, revision), world.nodes, held)
+    members = tuple(_member(world, item, revision, rollback=rollback) for item in placement.placed)
+    key = world.model.key
+    matching = {item.node.name for item in placement.placed}
+    leaving = tuple(
+        sorted(
+            node.name
+            for node in world.nodes
+            if (node.active(key) or node.next(key)) and node.name not in matching
+        )
+    )
+    return Fleet(members, placement.placed, placement.rejected, leaving)
+
+
+def _ladder(world: World, revision: Revision | None) -> tuple[Rung, ...]:
+    classes = known_classes(world.classes)
+    if revision is not None:
+        names = [target.accelerator for target in revision.targets]
+    else:
+        names = [target.accelerator for target in world.model.spec.targets]
+    return tuple(
+        rung_of(name, classes[name], _architectures(world, classes[name].runtime.variant))
+        if name in classes
+        else Rung(name, {}, "", only_held=True)
+        for name in names
+    )
+
+
+def _architectures(world: World, variant: str) -> frozenset[str] | None:
+    supply = world.supplies.get(variant)
+    if supply is None or not supply.platforms:
+        return None
+    return frozenset(platform.split("/")[1] for platform in supply.platforms)
+
+
+def _held_targets(world: World) -> dict[str, str]:
+    """Give the target that each node has now, read from its labels."""
+    key = world.model.key
+    known = {
+        short(target.accelerator, 40): target.accelerator
+        for revision in world.model.status.revisions
+        for target in revision.targets
+    }
+    held = {}
+    for node in world.nodes:
+        value = node.next(key) or node.active(key)
+        if value:
+            held[node.name] = known.get(value.partition(".")[2], "")
+    return held
+
+
+def _member(world: World, placed: Placed, revision: Revision | None, *, rollback: bool) -> Member:
+    node, key = placed.node, world.model.key
+    target = _target(revision, placed.target)
+    value = assignment_value(revision.name, target.accelerator) if revision and target else ""
+    exclusive = target.exclusive if target else _is_exclusive(world, placed.target)
+    fetching = exclusive and node.active(key) != value
+    return Member(
+        name=node.name,
+        uid=node.uid,
+        ready=node.ready,
+        value=value,
+        fallback=_fallback(world, revision, placed.target),
+        exclusive=exclusive,
+        active=node.active(key),
+        next=node.next(key),
+        judgement=_judgement(world, node, value, rollback=rollback, fetching=fetching),
+        prefetched=_is_prefetched(world, node, value),
+    )
+
+
+def _target(revision: Revision | None, name: str) -> RevisionTarget | None:
+    targets = revision.targets if revision else ()
+    return next((target for target in targets if target.accelerator == name), None)
+
+
+def _is_exclusive(world: World, target: str) -> bool:
+    return any(
+        item.exclusive
+        for revision in world.model.status.revisions
+        for item in revision.targets
+        if item.accelerator == target
+    )
+
+
+def _fallback(world: World, revision: Revision | None, target: str) -> str:
+    """Give the assignment of the last known good revision: the same target where it has it."""
+    good = next(
+        (item for item in world.model.status.revisions if item.name == world.model.status.last_known_good),
+        None,
+    )
+    if good is None or (revision is not None and good.name == revision.name):
+        return ""
+    return assignment_value(good.name, target) if _target(good, target) else ""
+
+
+def _pod(world: World, node: Node, value: str, role: str) -> Pod | None:
+    """Give the pod of an assignment on a node: the youngest one that is not going away."""
+    pods = [
+        pod
+        for pod in world.pods
+        if pod.node == node.name
+        and pod.role == role
+        and not pod.terminating
+        and assignment_value(pod.revision, pod.target) == value
+    ]
+    return max(pods, key=lambda pod: (pod.created, pod.uid), default=None)
+
+
+def _is_prefetched(world: World, node: Node, value: str) -> bool:
+    pod = _pod(world, node, value, ROLE_PREFETCH)
+    return pod is not None and pod.running and pod.ready and pod.restarts == 0
+
+
+def _judgement(world: World, node: Node, value: str, *, rollback: bool, fetching: bool) -> Judgement:
+    if not value or node.next(world.model.key) != value:
+        return Judgement(Result.WAITING)
+    pod = _pod(world, node, value, ROLE_PREFETCH if fetching else ROLE_SERVE)
+    answer: Answer | None = world.answers.get(pod.uid) if pod is not None else None
+    if rollback and pod is not None and pod.ready:
+        return Judgement(Result.PASSED, "Ready", f"{pod.name} is ready")
+    spec = world.model.spec
+    rules = TrialRules(
+        probation=timedelta(seconds=spec.health.probation_seconds),
+        deadline=timedelta(seconds=spec.rollout.progress_deadline_seconds),
+    )
+    evidence = Evidence(node.name, node.ready, pod, answer, _touched_at(world))
+    return judge(evidence, rules, world.now)
+
+
+def _touched_at(world: World) -> datetime:
+    status = world.model.status.rollout
+    return datetime.fromisoformat(status.touched_at) if status and status.touched_at else world.now

@@ -1,0 +1,69 @@
+"""Revisions: the hash of everything that decides what a pod of the model is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from edgemodel_operator.api.acceleratorclass import AcceleratorClassSpec, Sharing
+from edgemodel_operator.api.edgemodel import EdgeModelSpec
+from edgemodel_operator.api.edgemodel_status import Revision, RevisionTarget
+from edgemodel_operator.api.names import child_name
+
+TEMPLATE_VERSION = 1
+"""Raised when the pod template of `manifests` changes, so that the change is rolled out in waves."""
+
+
+def make_revision(
+    name: str,
+    spec: EdgeModelSpec,
+    classes: Mapping[str, AcceleratorClassSpec],
+    images: Mapping[str, str],
+    golden_text: str,
+) -> Revision:
+    """Give the revision that a spec asks for.
+
+    `classes` holds every class of the ladder, `images` the image (by digest) of every runtime variant.
+    """
+    draft = Revision(
+        name="",
+        model_version=spec.model.version,
+        targets=tuple(
+            _target(target.accelerator, classes[target.accelerator], images) for target in spec.targets
+        ),
+        golden_config_map=golden_name(name, golden_text) if spec.health.golden else "",
+        golden_tolerance=spec.health.golden.tolerance if spec.health.golden else "",
+        require_accelerator=spec.health.require_accelerator,
+        http_port=spec.serving.ports.http,
+        pull_secrets=tuple(secret.name for secret in spec.image.pull_secrets),
+    )
+    return draft.model_copy(update={"name": _hash(draft)})
+
+
+def _target(name: str, spec: AcceleratorClassSpec, images: Mapping[str, str]) -> RevisionTarget:
+    return RevisionTarget(
+        accelerator=name,
+        image=images[spec.runtime.variant],
+        provider=spec.runtime.provider,
+        exclusive=spec.sharing is Sharing.EXCLUSIVE,
+        extended_resource=spec.match.extended_resource,
+        runtime_class_name=spec.pod.runtime_class_name,
+        env={item.name: item.value for item in spec.pod.env},
+    )
+
+
+def golden_name(model: str, text: str) -> str:
+    """Name the immutable copy of a golden sample by its content."""
+    return child_name(model, "golden", hashlib.sha256(text.encode()).hexdigest()[:10])
+
+
+def _hash(draft: Revision) -> str:
+    document = {"template": TEMPLATE_VERSION, **draft.model_dump(mode="json", exclude={"name"})}
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def digest_of(image: str) -> str:
+    """Give the digest of `name@sha256:…`."""
+    return image.rpartition("@")[2]

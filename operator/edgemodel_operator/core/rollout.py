@@ -1,0 +1,390 @@
+"""The rollout: which nodes change their labels now, and what must be remembered before they do.
+
+All facts lie in two places. The labels of a node say what it runs (`active`) and what is on trial (`next`):
+
+    active=old           untouched
+    active=old next=new  on trial beside the old pod; on an exclusive device: the image is being fetched
+    active=new next=new  on trial alone: an exclusive device, or a node that had nothing before
+    active=new           passed
+
+The status says which revision is rolled out, the wave, and the nodes that failed. Every intent is written
+there first and acted on in the next pass, so that a kill at any line ends in the same state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from math import ceil
+
+from edgemodel_operator.api.edgemodel import OnFailure, Rollout, Wave
+from edgemodel_operator.api.edgemodel_status import FailedNode, NodeState, Quarantine, RolloutStatus
+from edgemodel_operator.core.trial import Judgement, Result
+
+
+@dataclass(frozen=True)
+class Member:
+    """One matching node as the rollout of one revision sees it."""
+
+    name: str
+    uid: str
+    ready: bool
+    value: str
+    """The assignment that the revision gives this node."""
+    fallback: str
+    """The assignment of the last known good revision on this node; empty if there is none."""
+    exclusive: bool
+    active: str
+    next: str
+    judgement: Judgement
+    """How the trial of `value` stands here."""
+    prefetched: bool = False
+    """Whether the image of an exclusive target is on the node."""
+
+    @property
+    def updated(self) -> bool:
+        """Whether the revision passed here."""
+        return self.active == self.value and not self.next
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether the revision is under trial here."""
+        return self.next == self.value
+
+    @property
+    def touched(self) -> bool:
+        """Whether the revision has been given to this node."""
+        return self.updated or self.on_trial
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The labels that a node shall have; empty means no label."""
+
+    node: str
+    active: str
+    next: str
+
+
+@dataclass(frozen=True)
+class MemberState:
+    """How a matching node stands, and why."""
+
+    node: str
+    state: NodeState
+    reason: str = ""
+    message: str = ""
+
+
+class Mode(StrEnum):
+    """What the rollout does in this pass."""
+
+    BEGIN = "Begin"
+    WAVES = "Waves"
+    STEADY = "Steady"
+    ROLLBACK = "Rollback"
+
+
+@dataclass(frozen=True)
+class RolloutPlan:
+    """The decision of one pass."""
+
+    assignments: tuple[Assignment, ...]
+    states: tuple[MemberState, ...]
+    status: RolloutStatus | None
+    quarantine: Quarantine | None = None
+    look_again_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the spec asks of a rollout."""
+
+    waves: tuple[Wave, ...]
+    max_failures: int
+    rolls_back: bool
+    paused: bool
+
+    @classmethod
+    def of(cls, spec: Rollout) -> Policy:
+        """Take what is needed from the spec."""
+        return cls(
+            waves=spec.waves,
+            max_failures=spec.max_failures,
+            rolls_back=spec.on_failure is OnFailure.ROLLBACK,
+            paused=spec.paused,
+        )
+
+
+def plan_rollout(
+    mode: Mode,
+    revision: str,
+    members: Sequence[Member],
+    status: RolloutStatus | None,
+    policy: Policy,
+    now: datetime,
+) -> RolloutPlan:
+    """Decide the next bounded step of the rollout of `revision`."""
+    match mode:
+        case Mode.BEGIN:
+            return _begin(revision, members, policy, now)
+        case Mode.STEADY:
+            return _steady(members, status, policy, now)
+        case Mode.ROLLBACK:
+            return _roll_back(members, status)
+        case Mode.WAVES:
+            if status is None:
+                raise ValueError("waves need the status of a rollout that has begun")
+            return _waves(members, status, policy, now)
+
+
+def _begin(revision: str, members: Sequence[Member], policy: Policy, now: datetime) -> RolloutPlan:
+    """Record the intent; no node is touched in this pass."""
+    status = RolloutStatus(
+        revision=revision, wave=0, waves=len(_all_waves(policy)), started_at=_text(now), touched_at=_text(now)
+    )
+    return RolloutPlan((), tuple(_state(member, ()) for member in members), status, look_again_at=now)
+
+
+# --- waves -----------------------------------------------------------------------------------------------
+
+
+def _waves(members: Sequence[Member], status: RolloutStatus, policy: Policy, now: datetime) -> RolloutPlan:
+    failed_before = {node.name for node in status.failed}
+    failures = tuple(
+        FailedNode(name=member.name, reason=member.judgement.reason, message=member.judgement.message[:512])
+        for member in members
+        if member.on_trial and member.judgement.result is Result.FAILED and member.name not in failed_before
+    )
+    status = status.model_copy(update={"failed": (*status.failed, *failures)[:100]})
+    states = tuple(_state(member, status.failed) for member in members)
+    if len(status.failed) >= policy.max_failures:
+        return _stop(members, status, policy, states, now)
+    assignments, touched = _wave_step(members, status, policy)
+    if touched:
+        status = status.model_copy(update={"touched_at": _text(now), "wave_completed_at": ""})
+    else:
+        status = _advance(members, status, policy, now)
+    look_again = _earliest([*_looks(members), _soak_end(status, policy)])
+    return RolloutPlan(assignments, states, status, look_again_at=look_again)
+
+
+def _stop(
+    members: Sequence[Member],
+    status: RolloutStatus,
+    policy: Policy,
+    states: tuple[MemberState, ...],
+    now: datetime,
+) -> RolloutPlan:
+    """Too many nodes failed: quarantine the revision, or leave all as it is for a person."""
+    if not policy.rolls_back:
+        return RolloutPlan((), states, status)
+    worst = status.failed[0]
+    quarantine = Quarantine(
+        revision=status.revision,
+        reason=worst.reason,
+        message=f"{worst.name}: {worst.message}"[:512],
+        at=_text(now),
+    )
+    return RolloutPlan((), states, status, quarantine=quarantine, look_again_at=now)
+
+
+def _wave_step(
+    members: Sequence[Member], status: RolloutStatus, policy: Policy
+) -> tuple[tuple[Assignment, ...], bool]:
+    """Move every node one step; touch new ones as far as the wave allows."""
+    failed = {node.name for node in status.failed}
+    touched = sum(1 for member in members if member.touched or member.name in failed)
+    free = 0 if policy.paused else _quota(status, policy, len(members)) - touched
+    order = sorted(members, key=lambda member: _turn(member, status.revision))
+    chosen = [
+        member.name for member in order if member.ready and not member.touched and member.name not in failed
+    ][: max(0, free)]
+    changes = []
+    for member in members:
+        if member.name in failed:
+            wanted = _reverted(member)
+        elif member.touched:
+            wanted = _moved(member)
+        elif member.name in chosen:
+            wanted = _touched(member)
+        else:
+            wanted = _cleared(member)
+        if wanted != (member.active, member.next):
+            changes.append(Assignment(member.name, *wanted))
+    return tuple(changes), bool(chosen)
+
+
+def _turn(member: Member, revision: str) -> tuple[bool, str]:
+    """Order the nodes: first those that can try without a gap, then by a hash that no label edit moves."""
+    return member.exclusive, hashlib.sha256(f"{member.uid}/{revision}".encode()).hexdigest()
+
+
+def _all_waves(policy: Policy) -> tuple[Wave, ...]:
+    """Give the waves of the spec, ended by one that takes every node."""
+    last = policy.waves[-1]
+    return policy.waves if last.percent == 100 else (*policy.waves, Wave(percent=100))
+
+
+def _quota(status: RolloutStatus, policy: Policy, total: int) -> int:
+    waves = _all_waves(policy)
+    wave = waves[min(status.wave, len(waves) - 1)]
+    if wave.percent is not None:
+        return ceil(wave.percent * total / 100)
+    return min(wave.nodes or 1, total)
+
+
+def _advance(
+    members: Sequence[Member], status: RolloutStatus, policy: Policy, now: datetime
+) -> RolloutStatus:
+    """Close the wave when its last node passed, open the next when the soak is over."""
+    failed = {node.name for node in status.failed}
+    settled = all(not member.on_trial or member.name in failed for member in members)
+    touched = sum(1 for member in members if member.touched or member.name in failed)
+    filled = touched >= _quota(status, policy, len(members)) or not any(
+        member.ready and not member.touched and member.name not in failed for member in members
+    )
+    proven = any(member.updated for member in members)
+    if policy.paused or not (settled and filled and proven):
+        return status
+    if not status.wave_completed_at:
+        status = status.model_copy(update={"wave_completed_at": _text(now)})
+    ends = _soak_end(status, policy)
+    if ends is not None and now < ends:
+        return status
+    waves = _all_waves(policy)
+    if status.wave + 1 >= len(waves):
+        return status.model_copy(update={"completed_at": status.completed_at or _text(now)})
+    return status.model_copy(update={"wave": status.wave + 1, "wave_completed_at": ""})
+
+
+def _soak_end(status: RolloutStatus, policy: Policy) -> datetime | None:
+    if not status.wave_completed_at or status.completed_at:
+        return None
+    waves = _all_waves(policy)
+    soak = waves[min(status.wave, len(waves) - 1)].soak_seconds
+    return datetime.fromisoformat(status.wave_completed_at) + timedelta(seconds=soak)
+
+
+# --- steady state and rollback ---------------------------------------------------------------------------
+
+
+def _steady(
+    members: Sequence[Member], status: RolloutStatus | None, policy: Policy, now: datetime
+) -> RolloutPlan:
+    """Bring in the nodes that come late: they were offline, or are new. Nobody is rolled back any more."""
+    changes = []
+    for member in members:
+        if member.touched:
+            wanted = _moved(member)
+        elif member.ready and not policy.paused:
+            wanted = _touched(member)
+        else:
+            wanted = (member.active, member.next)
+        if wanted != (member.active, member.next):
+            changes.append(Assignment(member.name, *wanted))
+    states = tuple(_state(member, ()) for member in members)
+    if status is not None and any(change.next for change in changes):
+        status = status.model_copy(update={"touched_at": _text(now)})
+    return RolloutPlan(tuple(changes), states, status, look_again_at=_earliest(_looks(members)))
+
+
+def _roll_back(members: Sequence[Member], status: RolloutStatus | None) -> RolloutPlan:
+    """Go back to the last known good revision, all nodes at once; `value` is its assignment here.
+
+    A node that has a pod of it keeps it. Others get it beside the bad one where both fit, so that somebody
+    answers all the time, and instead of it where they do not. Offline nodes get their labels too: they
+    come back to what is good.
+    """
+    changes = []
+    for member in members:
+        passed = member.on_trial and member.judgement.result is Result.PASSED
+        if not member.value:
+            wanted = ("", "")
+        elif passed or member.exclusive or member.active in ("", member.value):
+            wanted = (member.value, "")
+        else:
+            wanted = (member.active, member.value)
+        if wanted != (member.active, member.next):
+            changes.append(Assignment(member.name, *wanted))
+    states = tuple(_state(member, ()) for member in members)
+    return RolloutPlan(tuple(changes), states, status, look_again_at=_earliest(_looks(members)))
+
+
+# --- one node --------------------------------------------------------------------------------------------
+
+
+def _touched(member: Member) -> tuple[str, str]:
+    if member.exclusive and not member.active:
+        return member.value, member.value
+    return member.active, member.value
+
+
+def _moved(member: Member) -> tuple[str, str]:
+    """Move a touched node on: fetched → cut over, passed → settled, offline before it was reached → back."""
+    if not member.on_trial:
+        return member.active, member.next
+    if member.judgement.result is Result.DEFERRED:
+        return _reverted(member)
+    if member.exclusive and member.active != member.value:
+        return (member.value, member.value) if member.prefetched else (member.active, member.next)
+    if member.judgement.result is Result.PASSED:
+        return member.value, ""
+    return member.active, member.next
+
+
+def _reverted(member: Member) -> tuple[str, str]:
+    """Give what the node had before the trial."""
+    if not member.on_trial:
+        return member.active, member.next
+    return (member.fallback if member.active == member.value else member.active), ""
+
+
+def _cleared(member: Member) -> tuple[str, str]:
+    """Take a superseded trial off an untouched node; a node that has nothing gets what is good."""
+    if not member.active or (member.next and member.active == member.next):
+        return member.fallback, ""
+    return member.active, ""
+
+
+def _state(member: Member, failed: Sequence[FailedNode]) -> MemberState:
+    failure = next((node for node in failed if node.name == member.name), None)
+    if failure is not None and not member.updated:
+        return MemberState(member.name, NodeState.FAILED, failure.reason, failure.message)
+    if member.updated:
+        return MemberState(member.name, NodeState.UPDATED)
+    judgement = member.judgement
+    if member.on_trial and judgement.result is Result.FAILED:
+        return MemberState(member.name, NodeState.FAILED, judgement.reason, judgement.message)
+    if member.on_trial and judgement.result is not Result.DEFERRED:
+        if member.exclusive and member.active != member.value:
+            return MemberState(member.name, NodeState.TRIAL, "Prefetching", "the image is being fetched")
+        return MemberState(member.name, NodeState.TRIAL, judgement.reason, judgement.message)
+    if not member.ready:
+        return MemberState(
+            member.name, NodeState.DEFERRED, "Offline", "offline; it is updated when it returns"
+        )
+    return MemberState(member.name, NodeState.PENDING, "WaitingForWave", "its wave has not come")
+
+
+# --- times -----------------------------------------------------------------------------------------------
+
+
+def _looks(members: Sequence[Member]) -> list[datetime | None]:
+    return [member.judgement.look_again_at for member in members if member.on_trial]
+
+
+def _earliest(times: Sequence[datetime | None]) -> datetime | None:
+    return min((time for time in times if time is not None), default=None)
+
+
+def _text(time: datetime) -> str:
+    return time.isoformat(timespec="milliseconds")
+
+
+def label_values(assignment: Assignment, key_active: str, key_next: str) -> Mapping[str, str | None]:
+    """Give the label patch for an assignment: None removes a label."""
+    return {key_active: assignment.active or None, key_next: assignment.next or None}

@@ -1,0 +1,272 @@
+"""The status: what was observed, said anew in every pass; one function for each condition."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from edgemodel_operator.api.conditions import ConditionStatus, ConditionType, Finding, merge_conditions
+from edgemodel_operator.api.edgemodel_status import (
+    EdgeModelStatus,
+    NodeCounts,
+    NodeReport,
+    NodeState,
+    Quarantine,
+    Revision,
+    RolloutStatus,
+    TargetCount,
+    VariantImage,
+)
+from edgemodel_operator.api.names import ROLE_SERVE
+from edgemodel_operator.core.chain import Chain
+from edgemodel_operator.core.fleet import Fleet
+from edgemodel_operator.core.rollout import MemberState, RolloutPlan
+from edgemodel_operator.core.world import World
+
+MAX_REPORTS = 20
+MAX_REVISIONS = 8
+TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
+
+
+def make_status(
+    world: World,
+    chain: Chain,
+    revision: Revision | None,
+    fleet: Fleet,
+    rollout: RolloutPlan | None,
+    quarantined: tuple[Quarantine, ...],
+) -> EdgeModelStatus:
+    """Give the whole status of one pass."""
+    old = world.model.status
+    state = rollout.status if rollout else old.rollout
+    target = chain.revision.name if chain.revision else old.target_revision
+    good = old.last_known_good
+    if state is not None and state.completed_at:
+        good = state.revision
+    current = revision.name if revision else ""
+    states = rollout.states if rollout else ()
+    counts = _counts(world, fleet, states)
+    draft = old.model_copy(
+        update={
+            "observed_generation": world.model.generation,
+            "images": _images(world, chain),
+            "current_revision": current,
+            "target_revision": target,
+            "last_known_good": good,
+            "version": revision.model_version if revision else "",
+            "revisions": _revisions(world, chain, revision, good),
+            "rollout": state,
+            "nodes": counts,
+            "targets": _targets(fleet),
+            "node_reports": _reports(fleet, states),
+            "quarantined": quarantined,
+        }
+    )
+    findings = [*chain.findings, *_fleet_findings(world, chain, fleet, draft)]
+    conditions = merge_conditions(
+        old.conditions,
+        findings,
+        generation=world.model.generation,
+        now=world.now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+    return draft.model_copy(update={"conditions": conditions})
+
+
+def _images(world: World, chain: Chain) -> tuple[VariantImage, ...]:
+    """Record images only when they are trusted: what stands here is used again without building."""
+    if chain.revision is None:
+        return world.model.status.images
+    return tuple(
+        VariantImage(
+            variant=variant,
+            build_key=supply.build_key,
+            image=supply.image,
+            platforms=supply.platforms,
+        )
+        for variant, supply in sorted(world.supplies.items())
+    )
+
+
+def _revisions(world: World, chain: Chain, revision: Revision | None, good: str) -> tuple[Revision, ...]:
+    """Keep what is wanted, what is good and what any node has; newest first."""
+    key = world.model.key
+    assigned = {
+        value.partition(".")[0]
+        for node in world.nodes
+        for value in (node.active(key), node.next(key))
+        if value
+    }
+    kept = {good, *assigned}
+    wanted = [item for item in (chain.revision, revision) if item is not None]
+    rest = [item for item in world.model.status.revisions if item.name in kept]
+    newest_first = list({item.name: item for item in (*wanted, *rest)}.values())
+    # The bound may cost an old revision its record, never the good one.
+    good_one = [item for item in newest_first if item.name == good]
+    others = [item for item in newest_first if item.name != good][: MAX_REVISIONS - len(good_one)]
+    return tuple(item for item in newest_first if item in others or item in good_one)
+
+
+def _counts(world: World, fleet: Fleet, states: Sequence[MemberState]) -> NodeCounts:
+    tally = Counter(state.state for state in states)
+    online = {item.node.name for item in fleet.placed if item.node.ready}
+    serving = {pod.node for pod in world.pods if pod.role == ROLE_SERVE and pod.ready and not pod.terminating}
+    total, ready = len(fleet.placed), len(online & serving)
+    return NodeCounts(
+        total=total,
+        ready=ready,
+        updated=tally[NodeState.UPDATED],
+        trial=tally[NodeState.TRIAL],
+        pending=tally[NodeState.PENDING],
+        deferred=tally[NodeState.DEFERRED],
+        failed=tally[NodeState.FAILED],
+        summary=f"{ready}/{total}",
+    )
+
+
+def _targets(fleet: Fleet) -> tuple[TargetCount, ...]:
+    tally = Counter(item.target for item in fleet.placed)
+    return tuple(TargetCount(accelerator=name, nodes=count) for name, count in sorted(tally.items()))
+
+
+def _reports(fleet: Fleet, states: Sequence[MemberState]) -> tuple[NodeReport, ...]:
+    reports = [
+        NodeReport(name=state.node, state=state.state, reason=state.reason, message=state.message[:512])
+        for state in states
+        if state.state is not NodeState.UPDATED
+    ]
+    reports += [
+        NodeReport(name=item.node, state=NodeState.PENDING, reason=item.reason, message=item.message[:512])
+        for item in fleet.rejected
+    ]
+    return tuple(sorted(reports, key=lambda report: report.name))[:MAX_REPORTS]
+
+
+# --- conditions ------------------------------------------------------------------------------------------
+
+
+def _fleet_findings(world: World, chain: Chain, fleet: Fleet, status: EdgeModelStatus) -> list[Finding]:
+    progressing = _progressing(world, chain, status)
+    placed = _placed(fleet)
+    available = _available(world, fleet, status)
+    stalled = _stalled(world, chain, status)
+    return [placed, progressing, available, _ready(placed, progressing, available, stalled, status), stalled]
+
+
+def _finding(kind: ConditionType, status: ConditionStatus, reason: str, message: str) -> Finding:
+    return Finding(type=kind, status=status, reason=reason, message=message)
+
+
+def _placed(fleet: Fleet) -> Finding:
+    kind = ConditionType.PLACED
+    if fleet.placed:
+        message = f"{len(fleet.placed)} nodes match"
+        if fleet.rejected:
+            message += f"; {len(fleet.rejected)} cannot run it: {fleet.rejected[0].message}"
+        return _finding(kind, TRUE, "NodesMatch", message)
+    if fleet.rejected:
+        return _finding(kind, FALSE, fleet.rejected[0].reason, fleet.rejected[0].message)
+    return _finding(kind, FALSE, "NoNodeMatches", "no node carries the labels of placement.nodeSelector")
+
+
+def _rolled_back(status: EdgeModelStatus) -> Quarantine | None:
+    return next((item for item in status.quarantined if item.revision == status.target_revision), None)
+
+
+def _progressing(world: World, chain: Chain, status: EdgeModelStatus) -> Finding:
+    kind = ConditionType.PROGRESSING
+    if chain.hold is not None:
+        moving = FALSE if chain.hold.stalled else TRUE
+        return _finding(kind, moving, chain.hold.reason, chain.hold.message)
+    quarantine = _rolled_back(status)
+    if quarantine is not None:
+        return _finding(kind, FALSE, "RolledBack", f"{quarantine.reason}: {quarantine.message}")
+    if status.rollout is None:
+        return _finding(kind, TRUE, "RolloutStarting", "the rollout begins")
+    return _rolling(world, status.rollout, status.nodes)
+
+
+def _rolling(world: World, rollout: RolloutStatus, counts: NodeCounts) -> Finding:
+    kind = ConditionType.PROGRESSING
+    if rollout.completed_at:
+        return _finding(kind, FALSE, "RolloutComplete", f"revision {rollout.revision} passed its last wave")
+    if _is_stopped(world, rollout):
+        return _finding(kind, FALSE, "RolloutStopped", _failure_text(rollout))
+    if world.model.spec.rollout.paused:
+        return _finding(kind, FALSE, "Paused", "rollout.paused is true: no further node is touched")
+    if counts.total and counts.deferred == counts.total:
+        return _finding(kind, TRUE, "NodesOffline", "every matching node is offline")
+    return _finding(
+        kind,
+        TRUE,
+        "RollingOut",
+        f"wave {rollout.wave + 1} of {rollout.waves}: {counts.updated} of {counts.total} nodes updated, "
+        f"{counts.trial} on trial, {counts.deferred} deferred",
+    )
+
+
+def _is_stopped(world: World, rollout: RolloutStatus) -> bool:
+    return not rollout.completed_at and len(rollout.failed) >= world.model.spec.rollout.max_failures
+
+
+def _failure_text(rollout: RolloutStatus) -> str:
+    first = rollout.failed[0]
+    return f"{len(rollout.failed)} nodes failed; {first.name}: {first.reason}: {first.message}"
+
+
+def _available(world: World, fleet: Fleet, status: EdgeModelStatus) -> Finding:
+    kind = ConditionType.AVAILABLE
+    online = sum(1 for item in fleet.placed if item.node.ready)
+    ready, total = status.nodes.ready, status.nodes.total
+    if not total:
+        return _finding(kind, FALSE, "NoNodeMatches", "no node runs the model")
+    message = f"{ready} of {total} nodes answer, {total - online} are offline"
+    if ready and ready >= online:
+        return _finding(kind, TRUE, "AllReachableNodesReady", message)
+    return _finding(kind, FALSE, "PodsNotReady" if online else "NodesOffline", message)
+
+
+def _stalled(world: World, chain: Chain, status: EdgeModelStatus) -> Finding:
+    kind = ConditionType.STALLED
+    if chain.hold is not None and chain.hold.stalled:
+        return _finding(kind, TRUE, chain.hold.reason, chain.hold.message)
+    quarantine = _rolled_back(status)
+    if quarantine is not None:
+        return _finding(
+            kind,
+            TRUE,
+            "RevisionQuarantined",
+            f"revision {quarantine.revision} failed ({quarantine.reason}) on {quarantine.message}; the fleet "
+            "runs the last revision that passed: apply a corrected spec",
+        )
+    rollout = status.rollout
+    if rollout is not None and _is_stopped(world, rollout):
+        return _finding(kind, TRUE, "RolloutStopped", _failure_text(rollout))
+    return _finding(kind, FALSE, "NotStalled", "nobody needs to act")
+
+
+def _ready(
+    placed: Finding, progressing: Finding, available: Finding, stalled: Finding, status: EdgeModelStatus
+) -> Finding:
+    """Ready is the first of the other conditions that is not as it should be."""
+    kind = ConditionType.READY
+    checks = (
+        (stalled, stalled.status is TRUE),
+        (placed, placed.status is not TRUE),
+        (progressing, progressing.reason != "RolloutComplete"),
+        (available, available.status is not TRUE),
+    )
+    for finding, is_wrong in checks:
+        if is_wrong:
+            return _finding(kind, FALSE, finding.reason, finding.message)
+    counts = status.nodes
+    unfinished = counts.trial + counts.pending + counts.failed
+    if unfinished:
+        reason = "NodesFailed" if counts.failed else "NodesJoining"
+        message = f"{counts.updated} of {counts.total} nodes are updated, {counts.failed} failed"
+        return _finding(kind, FALSE, reason, message)
+    if counts.deferred:
+        message = (
+            f"{counts.updated} of {counts.total} nodes answer; {counts.deferred} are offline and deferred"
+        )
+        return _finding(kind, TRUE, "NodesDeferred", message)
+    return _finding(kind, TRUE, "AllNodesUpdated", f"all {counts.total} nodes answer with this revision")

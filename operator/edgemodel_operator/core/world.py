@@ -1,0 +1,192 @@
+"""The world: everything that one pass has read, frozen, with the time at which it was read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from edgemodel_operator.api.acceleratorclass import AcceleratorClassSpec
+from edgemodel_operator.api.edgemodel import EdgeModelSpec
+from edgemodel_operator.api.edgemodel_status import EdgeModelStatus
+from edgemodel_operator.api.names import active_label, model_key, next_label
+
+
+@dataclass(frozen=True)
+class Model:
+    """One EdgeModel object, validated."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    spec: EdgeModelSpec
+    status: EdgeModelStatus = field(default_factory=EdgeModelStatus)
+    deleting: bool = False
+    has_finalizer: bool = True
+
+    @property
+    def key(self) -> str:
+        """The short key that stands for the model in labels."""
+        return model_key(self.namespace, self.name)
+
+
+@dataclass(frozen=True)
+class Taint:
+    """A taint of a node."""
+
+    key: str
+    effect: str
+
+
+@dataclass(frozen=True)
+class Node:
+    """What matters of a node."""
+
+    name: str
+    uid: str
+    ready: bool
+    architecture: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    capacity: Mapping[str, int] = field(default_factory=dict)
+    """Extended resources only: name → how many the device plugin offers."""
+    taints: tuple[Taint, ...] = ()
+
+    def active(self, key: str) -> str:
+        """The assignment that serves here; empty if there is none."""
+        return self.labels.get(active_label(key), "")
+
+    def next(self, key: str) -> str:
+        """The assignment under trial here; empty if there is none."""
+        return self.labels.get(next_label(key), "")
+
+
+@dataclass(frozen=True)
+class Pod:
+    """What matters of a pod of the model."""
+
+    name: str
+    uid: str
+    node: str
+    revision: str
+    target: str
+    role: str
+    created: datetime
+    ip: str = ""
+    acknowledged: bool = False
+    """Whether the kubelet has ever reported about it: only then can the pod have done harm to the node."""
+    running: bool = False
+    ready: bool = False
+    ready_since: datetime | None = None
+    restarts: int = 0
+    terminating: bool = False
+    waiting: str = ""
+    """Why its container waits, for example ImagePullBackOff."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a pod under trial answered when it was asked by the operator."""
+
+    reachable: bool
+    ready: bool = False
+    provider: str = ""
+    reason: str = ""
+    """Why it is not ready, or why its answer is wrong: one CamelCase word."""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A DaemonSet of the model."""
+
+    name: str
+    revision: str
+    target: str
+    role: str
+
+
+class SupplyStage(StrEnum):
+    """How far the image of a variant is."""
+
+    MISSING = "Missing"
+    RUNNING = "Running"
+    SIGNED = "Signed"
+    FAILED = "Failed"
+
+
+class SupplyStep(StrEnum):
+    """The steps from a source to a signed image; a failure names the one in which it happened."""
+
+    SOURCE = "Source"
+    BUILD = "Build"
+    SIGN = "Sign"
+
+
+@dataclass(frozen=True)
+class Supply:
+    """The state of the image of one runtime variant under one build key."""
+
+    stage: SupplyStage
+    step: SupplyStep = SupplyStep.SOURCE
+    build_key: str = ""
+    image: str = ""
+    """`name@sha256:…`, once the image is signed."""
+    platforms: tuple[str, ...] = ()
+    progress: str = ""
+    reason: str = ""
+    message: str = ""
+    retry_at: datetime | None = None
+    """When a failed supply is worth another try."""
+    needs_person: bool = False
+    """Whether the failure lasts until somebody mends something."""
+
+
+class Trust(StrEnum):
+    """What verification said."""
+
+    TRUSTED = "Trusted"
+    UNTRUSTED = "Untrusted"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What verification said about one image, and why."""
+
+    trust: Trust
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class GoldenSample:
+    """The golden sample as the user's ConfigMap holds it now."""
+
+    text: str = ""
+    problem: str = ""
+    """Why there is none though the spec names one: a sentence."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything that a pass has read."""
+
+    now: datetime
+    model: Model
+    nodes: tuple[Node, ...] = ()
+    pods: tuple[Pod, ...] = ()
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+    """By the UID of the pod."""
+    workloads: tuple[Workload, ...] = ()
+    golden_copies: tuple[str, ...] = ()
+    """The names of the immutable copies of golden samples."""
+    classes: Mapping[str, AcceleratorClassSpec] = field(default_factory=dict)
+    runtimes: Mapping[str, str] = field(default_factory=dict)
+    """Runtime variant → image by digest."""
+    supplies: Mapping[str, Supply] = field(default_factory=dict)
+    """By runtime variant."""
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    """By image."""
+    golden: GoldenSample = GoldenSample()
