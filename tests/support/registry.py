@@ -118,7 +118,11 @@ async def faulty_registry(upstream: RegistryServer) -> AsyncIterator[FaultyRegis
     proxy = FaultyRegistry(upstream.url, f"127.0.0.1:{free_port()}")
     async with aiohttp.ClientSession(auto_decompress=False) as session:
         application = web.Application(client_max_size=0)
-        application.router.add_route("*", "/{path:.*}", lambda request: _forward(proxy, session, request))
+
+        async def forward(request: web.Request) -> web.StreamResponse:
+            return await _forward(proxy, session, request)
+
+        application.router.add_route("*", "/{path:.*}", forward)
         # A canceled client must not leave handlers behind, and a broken one must not wait for keep-alives.
         runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.5)
         await runner.setup()
@@ -135,8 +139,8 @@ async def _forward(
 ) -> web.StreamResponse:
     proxy.seen.append((request.method, request.path_qs, dict(request.headers)))
     for fault in proxy.faults:
-        if (answer := await fault(request)) is not None:
-            return answer
+        if (refusal := await fault(request)) is not None:
+            return refusal
     # The Host header is passed on, so that the registry makes its Locations point to the proxy.
     headers = {name: value for name, value in request.headers.items() if name != "Transfer-Encoding"}
     async with session.request(

@@ -6,10 +6,8 @@ the registry says it stored. How requests are sent (TLS, credentials, retries) i
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -32,6 +30,7 @@ from .descriptor import (
 )
 from .errors import DigestMismatch, NotFound, ProtocolError, RegistryUnavailable, TooLarge
 from .image import ImageIndex, InvalidImage, make_index, parse_index
+from .locks import KeyedLocks
 from .reference import Reference, is_digest
 from .transport import Request, RetryPolicy, Transport
 from .upload import BlobSource, Uploader, check_stored, local_source, push_scopes
@@ -97,7 +96,7 @@ class RegistryClient:
             timeout=timeout,
         )
         self._uploader = Uploader(self._transport)
-        self._fallback_locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks = KeyedLocks()
 
     async def get_manifest(self, ref: Reference, *, max_bytes: int = MAX_MANIFEST_BYTES) -> Manifest:
         """Fetch the manifest or index that the reference's digest, or else its tag, names.
@@ -222,10 +221,11 @@ class RegistryClient:
 
         `mount_from` is a repository of the same registry that may hold the blob.
         """
-        if await self.blob_exists(ref, descriptor.digest):
-            return
         content = local_source(source) if isinstance(source, bytes | Path) else source
-        await self._uploader.upload(ref, content, descriptor, mount_from=mount_from)
+        # One at a time: besides saving the bytes, two uploads of one blob race in common registries' storage.
+        async with self._locks.hold((ref.name, descriptor.digest)):
+            if not await self.blob_exists(ref, descriptor.digest):
+                await self._uploader.upload(ref, content, descriptor, mount_from=mount_from)
 
     async def list_referrers(
         self, ref: Reference, digest: str, *, max_referrers: int = 100
@@ -263,7 +263,7 @@ class RegistryClient:
         the whole signing pass now and then: a writer that replaces it later still can not be seen here.
         """
         tag = ref.with_tag(fallback_tag(subject_digest))
-        async with self._fallback_locks[str(tag)]:
+        async with self._locks.hold(str(tag)):
             for _ in range(attempts):
                 index = await self._fallback_index(ref, subject_digest)
                 if any(entry.digest == descriptor.digest for entry in index.manifests):

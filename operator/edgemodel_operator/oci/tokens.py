@@ -5,10 +5,8 @@ Format: the distribution project's token authentication specification (`GET real
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +16,7 @@ from yarl import URL
 from .auth import Challenge, Credential, parse_challenges
 from .bodies import read_capped
 from .errors import ProtocolError, RegistryUnavailable, Unauthorized
+from .locks import KeyedLocks
 
 _MAX_TOKEN_BYTES = 64 * 1024
 _DEFAULT_LIFETIME = 60.0
@@ -38,7 +37,7 @@ class TokenBook:
         self._session = session
         self._timeout = timeout
         self._known: dict[TokenKey, tuple[str, float]] = {}
-        self._locks: defaultdict[TokenKey, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks = KeyedLocks()
 
     def known(self, key: TokenKey) -> str | None:
         """Return an Authorization value that worked before and has not expired."""
@@ -57,7 +56,7 @@ class TokenBook:
 
         Raises Unauthorized when there is no way to satisfy the challenge.
         """
-        async with self._locks[key]:
+        async with self._locks.hold(key):
             current = self.known(key)
             if current is not None and current != rejected:
                 return current  # another request has just renewed it

@@ -1,0 +1,146 @@
+"""Credentials: who gets them, and that nobody else does."""
+
+from __future__ import annotations
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from edgemodel_operator.oci.auth import Credential
+from edgemodel_operator.oci.descriptor import Descriptor
+from edgemodel_operator.oci.errors import Unauthorized
+from edgemodel_operator.oci.reference import Reference, parse_reference
+from edgemodel_operator.oci.registry import RegistryClient
+from edgemodel_operator.oci.transport import RetryPolicy
+from support.registry import FaultyRegistry, RegistryServer, faulty_registry
+from support.token_server import TokenServer, demand_basic
+
+BLOB = Descriptor.of("application/octet-stream", b"weights")
+ROBOT = Credential("robot", "s3cret")
+
+
+@pytest.fixture
+def ref(faulty: FaultyRegistry, request: pytest.FixtureRequest) -> Reference:
+    return parse_reference(f"{faulty.host}/auth/{request.node.name.lower().replace('_', '-')}:1")
+
+
+@pytest.fixture
+def tokens(faulty: FaultyRegistry) -> TokenServer:
+    server = TokenServer()
+    faulty.faults += [server.realm(), server.demand(f"http://{faulty.host}/token")]
+    return server
+
+
+def make_client(
+    session: aiohttp.ClientSession, host: str, credential: Credential | None = ROBOT
+) -> RegistryClient:
+    credentials = {host: credential} if credential else {}
+    return RegistryClient(
+        session,
+        credentials=credentials,
+        plain_http={host},
+        retry=RetryPolicy(attempts=2, first_pause=0.001, longest_pause=0.001),
+    )
+
+
+async def test_a_token_is_fetched_once_per_scope(
+    http_session: aiohttp.ClientSession, faulty: FaultyRegistry, tokens: TokenServer, ref: Reference
+) -> None:
+    client = make_client(http_session, faulty.host)
+    await client.put_blob(ref, b"weights", BLOB)
+    for _ in range(3):
+        assert await client.get_blob(ref, BLOB.digest, max_bytes=7) == b"weights"
+    assert sorted(tokens.valid.values()) == [
+        (f"repository:{ref.repository}:pull",),
+        (f"repository:{ref.repository}:pull,push",),
+    ]
+
+
+async def test_a_token_that_is_refused_is_fetched_anew(
+    http_session: aiohttp.ClientSession, faulty: FaultyRegistry, tokens: TokenServer, ref: Reference
+) -> None:
+    client = make_client(http_session, faulty.host)
+    await client.put_blob(ref, b"weights", BLOB)
+    tokens.valid.clear()
+    assert await client.blob_exists(ref, BLOB.digest)
+    tokens.valid.clear()
+    await client.put_blob(ref, b"others", Descriptor.of("application/octet-stream", b"others"))
+
+
+async def test_an_expired_token_is_not_sent(
+    http_session: aiohttp.ClientSession, faulty: FaultyRegistry, tokens: TokenServer, ref: Reference
+) -> None:
+    tokens.lifetime = 1
+    client = make_client(http_session, faulty.host)
+    assert not await client.blob_exists(ref, BLOB.digest)
+    issued = tokens.issued
+    tokens.lifetime = 0  # unusable: the client falls back to the specification's 60 seconds
+    assert not await client.blob_exists(ref, BLOB.digest)
+    assert tokens.issued == issued
+
+
+async def test_wrong_credentials_raise_and_stay_secret(
+    http_session: aiohttp.ClientSession, faulty: FaultyRegistry, tokens: TokenServer, ref: Reference
+) -> None:
+    client = make_client(http_session, faulty.host, Credential("robot", "wrong-word"))
+    with pytest.raises(Unauthorized) as raised:
+        await client.blob_exists(ref, BLOB.digest)
+    assert "wrong-word" not in repr(raised.value)
+    assert not tokens.issued
+
+
+async def test_basic_authentication_is_answered_when_asked_for(
+    http_session: aiohttp.ClientSession, faulty: FaultyRegistry, ref: Reference
+) -> None:
+    faulty.faults.append(demand_basic("robot", "s3cret"))
+    await make_client(http_session, faulty.host).put_blob(ref, b"weights", BLOB)
+    assert "Authorization" not in faulty.seen[0][2]
+    with pytest.raises(Unauthorized):
+        await make_client(http_session, faulty.host, None).blob_exists(ref, BLOB.digest)
+    with pytest.raises(Unauthorized):
+        await make_client(http_session, faulty.host, Credential("robot", "no")).blob_exists(ref, BLOB.digest)
+
+
+async def test_a_plain_realm_on_another_host_gets_nothing(
+    http_session: aiohttp.ClientSession, faulty: FaultyRegistry, ref: Reference
+) -> None:
+    server = TokenServer()
+    faulty.faults.append(server.demand("http://tokens.example.com/token"))
+    with pytest.raises(Unauthorized, match="must be https"):
+        await make_client(http_session, faulty.host).blob_exists(ref, BLOB.digest)
+
+
+async def test_a_redirect_does_not_take_the_token_along(
+    http_session: aiohttp.ClientSession,
+    registry: RegistryServer,
+    faulty: FaultyRegistry,
+    tokens: TokenServer,
+    ref: Reference,
+) -> None:
+    await make_client(http_session, faulty.host).put_blob(ref, b"weights", BLOB)
+    async with faulty_registry(registry) as storage:
+
+        async def away(request: web.Request) -> web.Response | None:
+            if request.method == "GET" and "/blobs/" in request.path:
+                return web.Response(status=307, headers={"Location": f"http://{storage.host}{request.path}"})
+            return None
+
+        faulty.faults.append(away)
+        client = make_client(http_session, faulty.host)
+        assert await client.get_blob(ref, BLOB.digest, max_bytes=7) == b"weights"
+        assert [headers.get("Authorization") for headers in storage.requests("GET")] == [None]
+
+
+async def test_a_challenge_behind_a_redirect_is_not_answered(
+    http_session: aiohttp.ClientSession, registry: RegistryServer, faulty: FaultyRegistry, ref: Reference
+) -> None:
+    async with faulty_registry(registry) as storage:
+        storage.faults.append(demand_basic("robot", "s3cret"))
+
+        async def away(request: web.Request) -> web.Response:
+            return web.Response(status=307, headers={"Location": f"http://{storage.host}{request.path}"})
+
+        faulty.faults.append(away)
+        with pytest.raises(Unauthorized):
+            await make_client(http_session, faulty.host).get_blob(ref, BLOB.digest, max_bytes=7)
+        assert [headers.get("Authorization") for headers in storage.requests("GET")] == [None]
