@@ -1,0 +1,1 @@
+"""What every program shows to the machines around it: structured logs, probes and metrics."""
