@@ -56,8 +56,12 @@ async def sign_image(
         raise NotSignable(f"{image} names no digest; a tag cannot be signed, since it may move")
     top, platforms = await _read(client, image)
     job = _Signing(client, image, signer, frozenset(formats))
-    signed = await asyncio.gather(*(job.sign_platform(platform) for platform in platforms))
-    return (SignedDigest(image.digest, "", await job.sign(top)), *signed)
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(job.sign_platform(platform)) for platform in platforms]
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return (SignedDigest(image.digest, "", await job.sign(top)), *(task.result() for task in tasks))
 
 
 async def _read(client: RegistryClient, image: Reference) -> tuple[Descriptor, tuple[Descriptor, ...]]:

@@ -150,7 +150,8 @@ def _parse_layer(entry: object) -> SignatureLayer | None:
         and descriptor.size <= MAX_PAYLOAD_BYTES
         and 0 < len(signature) <= MAX_SIGNATURE_BYTES
     )
-    return SignatureLayer(descriptor, signature) if usable else None
+    payload = Descriptor(descriptor.media_type, descriptor.digest, descriptor.size)
+    return SignatureLayer(payload, signature) if usable else None
 
 
 def _layer_json(layer: SignatureLayer) -> dict[str, object]:
