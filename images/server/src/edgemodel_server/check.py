@@ -1,0 +1,28 @@
+"""``--check``: put every model through its start-up checks without serving it."""
+
+from edgemodel_server.discovery import find_sources
+from edgemodel_server.errors import StartError
+from edgemodel_server.log import log_error, log_info
+from edgemodel_server.settings import Settings
+from edgemodel_server.startup import Checks, prepare
+
+
+def check_models(settings: Settings) -> int:
+    """Return 0 if every model passes, else 1; the log says what was found."""
+    found = find_sources(settings)
+    failures = list(found.failures)
+    for source in found.sources:
+        try:
+            prepared = prepare(source, make_checks(settings, source.name))
+        except StartError as error:
+            failures.append(error)
+        else:
+            log_info("model passed", model=source.name, version=source.version, **prepared.facts())
+    for failure in failures:
+        log_error("check failed", reason=failure.reason, message=failure.message)
+    return 1 if failures else 0
+
+
+def make_checks(settings: Settings, model: str) -> Checks:
+    """Return what the command line asks of a model."""
+    return Checks(settings.golden_for(model), settings.golden_tolerance, settings.require_provider)

@@ -1,0 +1,76 @@
+"""All connections of a server together: limits, time-outs, and the way to an orderly end."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from edgemodel_server.http.messages import HeadWriter, Limits, Request
+
+if TYPE_CHECKING:
+    from edgemodel_server.http.connection import Connection
+
+Handler = Callable[[Request], None]
+"""Answers a request, at once or later, by ``request.answer``. It must not raise."""
+
+_SWEEP_SECONDS = 1.0
+
+
+class Endpoint:
+    """What the connections of one server share; lives on the loop's thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, handle: Handler, limits: Limits) -> None:
+        self.loop = loop
+        self.handle = handle
+        self.limits = limits
+        self.heads = HeadWriter()
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self.responses = {f"{first}xx": 0 for first in (2, 4, 5)}
+        self._sweep_handle: asyncio.TimerHandle | None = None
+        self._empty = asyncio.Event()
+
+    def start_sweeping(self) -> None:
+        """Look after slow clients once a second, from now on: cheaper than a timer per request."""
+        now = monotonic()
+        for connection in tuple(self.connections):
+            connection.enforce_deadline(now)
+        self.heads.refresh()
+        self._sweep_handle = self.loop.call_later(_SWEEP_SECONDS, self.start_sweeping)
+
+    def stop_sweeping(self) -> None:
+        """Stop looking after slow clients."""
+        if self._sweep_handle is not None:
+            self._sweep_handle.cancel()
+
+    def opened(self, connection: "Connection") -> None:
+        """Take note of a new connection."""
+        self.connections.add(connection)
+        self._empty.clear()
+
+    def closed(self, connection: "Connection") -> None:
+        """Forget a connection that ended."""
+        self.connections.discard(connection)
+        if not self.connections:
+            self._empty.set()
+
+    def count(self, status: int) -> None:
+        """Count a response by its class."""
+        self.responses[f"{status // 100}xx"] += 1
+
+    async def finish(self, seconds: float) -> int:
+        """Close what is idle, let everything else be answered, and return how many connections had to be cut.
+
+        Called when no new connection can come any more.
+        """
+        for connection in tuple(self.connections):
+            connection.close_if_idle()
+        if self.connections:
+            self._empty.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), seconds)
+        left = tuple(self.connections)
+        for connection in left:
+            connection.abort()
+        return len(left)

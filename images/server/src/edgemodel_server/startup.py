@@ -1,0 +1,131 @@
+"""What happens before a model is ready, in this order: verify, load, provider, warm up, golden sample.
+
+Blocking code without a loop: the server runs it in a thread of its own, ``--check`` calls it directly.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgemodel_server.datatypes import BYTES, NUMPY_DTYPE, Tensor, TensorSpec
+from edgemodel_server.errors import Reason, StartError
+from edgemodel_server.golden import Golden, compare_golden, read_golden
+from edgemodel_server.log import log_warning
+from edgemodel_server.manifest import Source, verify_files
+from edgemodel_server.runtimes import LoadOptions, Model, load_model
+
+_WARM_UP_SECONDS = 0.3
+_WARM_UP_RUNS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """What a model must pass: its golden sample and the execution provider it must run on, if any."""
+
+    golden: Path | None = None
+    tolerance: float = 1e-2
+    provider: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model that passed every check.
+
+    ``run_seconds`` is the fastest warm-up run (None: no inputs could be made up for it), on inputs of
+    ``run_bytes``; ``stages`` are the seconds that each stage took.
+    """
+
+    model: Model
+    sha256: str
+    run_seconds: float | None
+    run_bytes: int
+    stages: Mapping[str, float]
+
+    def facts(self) -> dict[str, object]:
+        """Return what a log line says about the model."""
+        seconds = {stage: round(taken, 6) for stage, taken in self.stages.items()}
+        return {
+            "sha256": self.sha256,
+            "provider": self.model.provider,
+            "run_seconds": self.run_seconds,
+            "stages": seconds,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _WarmUp:
+    seconds: float | None
+    input_bytes: int
+    outputs: Mapping[str, Tensor]
+
+
+def prepare(source: Source, checks: Checks) -> Prepared:
+    """Take a model through all of its checks; raises StartError with the reason of the first that fails."""
+    marks = [time.monotonic()]
+    # 1. the files are the ones that the manifest names
+    sha256 = verify_files(source)
+    marks.append(time.monotonic())
+    # 2. the runtime takes them, on the provider that is required
+    model = load_model(source.format, source.path, LoadOptions(provider=checks.provider))
+    if checks.provider is not None and model.provider != checks.provider:
+        sentence = f"{checks.provider} is required, but the model runs on {model.provider}"
+        raise StartError(Reason.PROVIDER_MISMATCH, sentence)
+    marks.append(time.monotonic())
+    # 3. it computes: the first run is slow, and no client should wait for it
+    golden = None if checks.golden is None else read_golden(checks.golden, model.signature)
+    warm_up = _warm_up(model, golden)
+    marks.append(time.monotonic())
+    # 4. what it computes is right
+    if golden is not None:
+        compare_golden(golden, warm_up.outputs, checks.tolerance)
+    marks.append(time.monotonic())
+    names = ("verify", "load", "warm_up", "golden")
+    stages = {name: marks[index + 1] - marks[index] for index, name in enumerate(names)}
+    return Prepared(model, sha256, warm_up.seconds, warm_up.input_bytes, stages)
+
+
+def _warm_up(model: Model, golden: Golden | None) -> _WarmUp:
+    """Run until times settle or the budget is spent, and once at least; on real inputs if there are any."""
+    inputs = (
+        golden.inputs
+        if golden
+        else {name: _make_input(spec) for name, spec in model.signature.inputs.items()}
+    )
+    input_bytes = sum(array.nbytes for array in inputs.values())
+    names = list(model.signature.outputs)
+    fastest = float("inf")
+    outputs: list[Tensor] = []
+    end = time.monotonic() + _WARM_UP_SECONDS
+    for _ in range(_WARM_UP_RUNS):
+        started = time.monotonic()
+        try:
+            outputs = model.run(inputs, names)
+        except Exception as error:
+            return _forgive(model, golden, input_bytes, error)
+        finished = time.monotonic()
+        fastest = min(fastest, finished - started)
+        if finished >= end:
+            break
+    return _WarmUp(fastest, input_bytes, dict(zip(names, outputs, strict=True)))
+
+
+def _forgive(model: Model, golden: Golden | None, input_bytes: int, error: Exception) -> _WarmUp:
+    """Let a model be that refuses made-up inputs: with free dimensions or text they may be impossible."""
+    specs = model.signature.inputs.values()
+    made_up = golden is None and any(spec.datatype == BYTES or -1 in spec.shape for spec in specs)
+    if not made_up:
+        raise StartError(Reason.LOAD_FAILED, f"the model fails at its first computation: {error}") from error
+    log_warning(
+        "warm-up skipped", error=str(error), advice="give a golden sample: it is used as warm-up input"
+    )
+    return _WarmUp(None, input_bytes, {})
+
+
+def _make_input(spec: TensorSpec) -> Tensor:
+    shape = tuple(1 if size == -1 else size for size in spec.shape)
+    if spec.datatype == BYTES:
+        return np.full(shape, b"", dtype=np.object_)
+    return np.zeros(shape, dtype=NUMPY_DTYPE[spec.datatype])
