@@ -62,7 +62,7 @@ def find_folders(root: Path) -> tuple[Path, ...]:
 
 
 def read_source(path: Path, name: str | None = None) -> Source:
-    """Read what is served at ``path``, a model folder or a bare model file, without verifying the files yet.
+    """Read what is served at ``path``, a model folder or a bare model file; verifies no file yet.
 
     Raises StartError(LoadFailed) if it is neither.
     """
