@@ -41,6 +41,9 @@ class SourceSettings(Schema):
     denied_networks: tuple[str, ...] = ()
     """CIDRs that no source may lie in, besides loopback, link-local and the like, which are always refused.
     The chart names the cluster's Service and pod ranges here."""
+    allowed_networks: tuple[str, ...] = ()
+    """CIDRs that sources may lie in although they would be refused, for example a loopback address in a test
+    or one file server inside a denied range."""
 
 
 class SigningSettings(Schema):
