@@ -29,6 +29,9 @@ class RegistrySettings(Schema):
 
     plain_http: tuple[str, ...] = ()
     """Hosts (`host[:port]`) that are spoken to without TLS."""
+    credentials_secret: str = ""
+    """A Secret of type kubernetes.io/dockerconfigjson in the operator's namespace, with which the admission
+    webhook reads signatures. Empty: none."""
 
 
 class SourceSettings(Schema):
