@@ -1,4 +1,4 @@
-"""The control plane: etcd, API server, controllers and scheduler, in a network namespace of their own."""
+"""The control plane: etcd, API server, controllers, scheduler and DNS, in a network namespace of their own."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from cluster.namespaces import CONTROL_PLANE, create_namespaces, inside, run_ins
 from cluster.places import (
     API_PORT,
     API_SERVICE_ADDRESS,
+    CLUSTER_DOMAIN,
     CONTROL_PLANE_ADDRESS,
     KUBECONFIG,
     PKI,
     POD_RANGE,
+    REGISTRY_ALIAS,
     SERVICE_RANGE,
     STATE,
 )
@@ -22,7 +24,7 @@ from cluster.tools import tool
 SERVER_INSIDE = f"https://{CONTROL_PLANE_ADDRESS}:{API_PORT}"
 """The API server's address as nodes see it."""
 
-PROGRAMS = ("holder", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+PROGRAMS = ("holder", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "coredns")
 
 
 def start_network() -> None:
@@ -48,6 +50,8 @@ def write_identities(api_port_on_host: int) -> Authority:
     write_service_account_keys(PKI)
     for program in ("kube-controller-manager", "kube-scheduler", "kube-proxy"):
         authority.kubeconfig(PKI / f"{program}.kubeconfig", SERVER_INSIDE, f"system:{program}")
+    # CoreDNS only reads, but Kubernetes has no built-in role for it.
+    authority.kubeconfig(PKI / "coredns.kubeconfig", SERVER_INSIDE, "coredns", groups=["system:masters"])
     server = f"https://127.0.0.1:{api_port_on_host}"
     authority.kubeconfig(KUBECONFIG, server, "edgemodel-admin", groups=["system:masters"])
     return authority
@@ -128,6 +132,32 @@ def start_controllers() -> None:
         "--kube-api-qps=500",
         "--kube-api-burst=1000",
     )
+
+
+def start_dns() -> None:
+    """Start the cluster's DNS: Services, the registry's other name, and a quick "no such name" for all else."""
+    corefile = STATE / "Corefile"
+    corefile.write_text(
+        f"""\
+{CLUSTER_DOMAIN}:53 {{
+    bind {CONTROL_PLANE_ADDRESS}
+    errors
+    kubernetes {CLUSTER_DOMAIN} {{
+        kubeconfig {PKI / "coredns.kubeconfig"}
+        ttl 5
+    }}
+}}
+.:53 {{
+    bind {CONTROL_PLANE_ADDRESS}
+    errors
+    hosts {{
+        {CONTROL_PLANE_ADDRESS} {REGISTRY_ALIAS.partition(":")[0]}
+    }}
+}}
+""",
+        encoding="utf-8",
+    )
+    _start("coredns", "-conf", str(corefile), "-quiet")
 
 
 def _start(program: str, *flags: str) -> None:

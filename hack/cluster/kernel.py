@@ -26,6 +26,7 @@ COVERED_FOLDERS = (
     "/var/log/containers",
     "/var/lib/cni",
     "/etc/cni/net.d",
+    "/usr/libexec/kubernetes/kubelet-plugins/volume/exec",
 )
 """Folders that every node sees as its own, so that every program keeps its default paths."""
 

@@ -152,6 +152,7 @@ def _start_core(progress: Progress) -> Owner:
         )
         _wait("the API server", 60, lambda: "ok" in kubectl("get", "--raw", "/readyz"), _core_units())
         control_plane.start_controllers()
+        control_plane.start_dns()
     return owner
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from cluster.cgroups import kubelet_root
-from cluster.places import PKI, REGISTRY, NodePlan
+from cluster.places import CLUSTER_DOMAIN, CONTROL_PLANE_ADDRESS, PKI, NodePlan
 
 PAUSE_IMAGE = "edgemodel.local/pause:1"
 """The image that holds the namespaces of a pod; imported into every node, never pulled."""
@@ -55,9 +55,14 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.internal.v1.
 """
 
 
-def registry_hosts() -> str:
-    """Return containerd's `hosts.toml` for the cluster's registry, which speaks plain HTTP."""
-    return f'server = "http://{REGISTRY}"\n\n[host."http://{REGISTRY}"]\n  capabilities = ["pull", "resolve"]\n'
+def registry_hosts(registry: str) -> str:
+    """Return containerd's `hosts.toml` for a registry that speaks plain HTTP."""
+    return f'server = "http://{registry}"\n\n[host."http://{registry}"]\n  capabilities = ["pull", "resolve"]\n'
+
+
+def resolver_config() -> str:
+    """Return the node's `resolv.conf`."""
+    return f"nameserver {CONTROL_PLANE_ADDRESS}\n"
 
 
 def masked_spec(default_spec: str) -> str:
@@ -115,6 +120,8 @@ def kubelet_config(node: NodePlan) -> str:
             "enforceNodeAllocatable": ["pods"],
             "oomScoreAdj": 0,
             "resolvConf": "",
+            "clusterDNS": [CONTROL_PLANE_ADDRESS],
+            "clusterDomain": CLUSTER_DOMAIN,
             "volumePluginDir": "/var/lib/kubelet/volume-plugins",
             "evictionHard": {
                 "memory.available": "10Mi",

@@ -21,6 +21,7 @@ from cluster.node_files import (
     kubelet_config,
     masked_spec,
     registry_hosts,
+    resolver_config,
 )
 from cluster.places import (
     CONTROL_PLANE_ADDRESS,
@@ -28,6 +29,7 @@ from cluster.places import (
     PKI,
     POD_RANGE,
     REGISTRY,
+    REGISTRY_ALIAS,
     SITE,
     SITE_LABEL,
     STATE,
@@ -80,9 +82,9 @@ def programs(node: NodePlan) -> list[str]:
     return [*common, "device-plugin"] if node.npus else common
 
 
-def import_image(node: NodePlan, archive: Path, architecture: str | None = None) -> None:
+def import_image(node: NodePlan, archive: Path) -> None:
     """Load an image archive (OCI or Docker) into a node's containerd, without a registry."""
-    platform = f"linux/{architecture or node.architecture}"
+    platform = f"linux/{node.architecture}"
     argv = [str(tool("ctr")), "--namespace", "k8s.io", "images", "import", "--platform", platform, str(archive)]
     run_inside(node.name, argv, mounts=True, timeout_s=300)
 
@@ -125,6 +127,9 @@ def _mount_disk(node: NodePlan) -> None:
         own = node.disk / folder.strip("/")
         own.mkdir(parents=True, exist_ok=True)
         steps += [f"mount --bind {own} {folder}", f"mount --make-rshared {folder}"]
+    resolver = node.disk / "resolv.conf"
+    resolver.write_text(resolver_config(), encoding="utf-8")
+    steps.append(f"mount --bind {resolver} {Path('/etc/resolv.conf').resolve()}")
     run_inside(node.name, ["/bin/sh", "-ec", "\n".join(steps)], mounts=True)
 
 
@@ -135,7 +140,7 @@ def _write_files(node: NodePlan) -> None:
         base_spec.write_text(masked_spec(run_inside(node.name, [str(tool("ctr")), "oci", "spec"])), encoding="utf-8")
     files = {
         node.disk / "containerd.toml": containerd_config(node, base_spec),
-        node.disk / "certs.d" / REGISTRY / "hosts.toml": registry_hosts(),
+        **{node.disk / "certs.d" / name / "hosts.toml": registry_hosts(name) for name in (REGISTRY, REGISTRY_ALIAS)},
         node.disk / "etc/cni/net.d/10-edge.conflist": cni_config(node),
         node.disk / "kubelet.yaml": kubelet_config(node),
     }
@@ -166,10 +171,9 @@ def _start_containerd(node: NodePlan) -> None:
 
 
 def _import_pause(node: NodePlan) -> None:
-    archive = write_archive(
-        STATE / "images" / f"pause-{node.name}.tar", PAUSE_IMAGE, {"amd64": tool("testimage-amd64/pause")}
-    )
-    import_image(node, archive, "amd64")
+    """Give the node the image of its sandboxes: called after the node's architecture, native in truth, so it is cheap."""
+    programs = {node.architecture: tool("testimage-amd64/pause")}
+    import_image(node, write_archive(STATE / "images" / f"pause-{node.name}.tar", PAUSE_IMAGE, programs))
 
 
 def _start_kubelet(node: NodePlan) -> None:

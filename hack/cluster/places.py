@@ -31,6 +31,11 @@ API_PORT = 6443
 REGISTRY = f"{CONTROL_PLANE_ADDRESS}:5000"
 """The registry as nodes and pods name it."""
 
+REGISTRY_ALIAS = "registry.plant-a.local:5000"
+"""Another name of the same registry, for manifests that people read; the cluster's DNS knows it."""
+
+CLUSTER_DOMAIN = "cluster.local"
+
 POD_RANGE = "10.200.0.0/16"
 SERVICE_RANGE = "10.201.0.0/16"
 API_SERVICE_ADDRESS = "10.201.0.1"

@@ -61,6 +61,7 @@ RECIPES = (
         tags=_CONTAINERD_TAGS,
     ),
     Recipe("etcd", "etcd", {"etcd": "go.etcd.io/etcd/server/v3"}),
+    Recipe("coredns", "coredns", {"coredns": "github.com/coredns/coredns"}),
     Recipe("device-plugin", "device-plugin", {"device-plugin": "."}),
     Recipe("testimage-amd64", "testimage", {"pause": "./pause", "echo": "./echo"}),
     Recipe(
