@@ -1,8 +1,8 @@
 """A registry with the referrers API: the real one plus the one endpoint that it lacks.
 
-Neither release of the distribution project's registry has `GET /v2/<name>/referrers/<digest>`. This proxy passes
-everything on, remembers which manifests name a subject, says so in `OCI-Subject`, and answers the endpoint as the
-OCI distribution specification 1.1 describes it.
+Neither release of the distribution project's registry has `GET /v2/<name>/referrers/<digest>`. This proxy
+passes everything on, remembers which manifests name a subject, says so in `OCI-Subject`, and answers the
+endpoint as the OCI distribution specification 1.1 describes it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _INDEX = "application/vnd.oci.image.index.v1+json"
 
 @dataclass
 class ReferrersRegistry:
-    """The proxy's address, and the referrers it knows by (repository, subject digest) and their own digest."""
+    """The proxy's address, and the referrers it knows by (repository, subject) and their own digest."""
 
     upstream: str
     host: str
