@@ -1,0 +1,97 @@
+"""Why a build failed: reason codes, and the sentence, retry advice and step that go with each failure."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from edgemodel_operator.api.base import Schema
+
+
+class Step(StrEnum):
+    """The steps of a build, in order."""
+
+    RESOLVE = "Resolve"
+    """Read the runtime image; look for an image that exists under the build key."""
+    DOWNLOAD = "Download"
+    """Fetch the model file and compare its SHA-256."""
+    INSPECT = "Inspect"
+    """Tell whether the file is a model of its format."""
+    ASSEMBLE = "Assemble"
+    """Write the model layer."""
+    PUSH = "Push"
+    """Bring blobs, platform images and at last the index to the repository."""
+
+
+class Reason(StrEnum):
+    """One CamelCase word for each kind of failure."""
+
+    SOURCE_NOT_FOUND = "SourceNotFound"
+    SOURCE_DENIED = "SourceDenied"
+    SOURCE_TIMEOUT = "SourceTimeout"
+    SOURCE_TLS_FAILED = "SourceTlsFailed"
+    SOURCE_UNAVAILABLE = "SourceUnavailable"
+    SOURCE_FORBIDDEN_ADDRESS = "SourceForbiddenAddress"
+    SOURCE_TOO_LARGE = "SourceTooLarge"
+    SOURCE_DIGEST_MISMATCH = "SourceDigestMismatch"
+    SOURCE_INVALID = "SourceInvalid"
+    INVALID_MODEL = "InvalidModel"
+    RUNTIME_IMAGE_MISSING = "RuntimeImageMissing"
+    RUNTIME_IMAGE_DENIED = "RuntimeImageDenied"
+    RUNTIME_IMAGE_INVALID = "RuntimeImageInvalid"
+    PLATFORM_MISSING = "PlatformMissing"
+    REGISTRY_UNAVAILABLE = "RegistryUnavailable"
+    REGISTRY_DENIED = "RegistryDenied"
+    REGISTRY_REFUSED = "RegistryRefused"
+    NO_SPACE = "NoSpace"
+    BUILD_TIMEOUT = "BuildTimeout"
+    WORKER_DIED = "WorkerDied"
+    INVALID_REQUEST = "InvalidRequest"
+    INTERNAL_ERROR = "InternalError"
+
+
+FINAL_REASONS = frozenset(
+    {
+        Reason.SOURCE_FORBIDDEN_ADDRESS,
+        Reason.SOURCE_TOO_LARGE,
+        Reason.SOURCE_DIGEST_MISMATCH,
+        Reason.SOURCE_INVALID,
+        Reason.INVALID_MODEL,
+        Reason.RUNTIME_IMAGE_DENIED,
+        Reason.RUNTIME_IMAGE_INVALID,
+        Reason.PLATFORM_MISSING,
+        Reason.REGISTRY_DENIED,
+        Reason.INVALID_REQUEST,
+    }
+)
+"""Reasons that no waiting can cure: a person must change the spec, a Secret or the configuration."""
+
+
+class BuildFailure(Schema):
+    """A failed build, as the operator shows it."""
+
+    reason: Reason
+    """One CamelCase word for programs."""
+    message: str
+    """One sentence for people. Never holds credentials or the query of a URL."""
+    step: Step | None = None
+    """The step in which it happened; None when it was none of them."""
+    retry_after: float | None = None
+    """Seconds that a server asked us to wait, if one did."""
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same build may succeed later without anybody changing anything."""
+        return self.reason not in FINAL_REASONS
+
+
+class BuildError(Exception):
+    """A build failed; `failure` says why."""
+
+    def __init__(self, failure: BuildFailure) -> None:
+        super().__init__(f"{failure.reason}: {failure.message}")
+        self.failure = failure
+
+
+def fail(reason: Reason, message: str, *, retry_after: float | None = None) -> BuildError:
+    """Make the error to raise; the step is filled in by the step that it passes through."""
+    return BuildError(BuildFailure(reason=reason, message=message, retry_after=retry_after))

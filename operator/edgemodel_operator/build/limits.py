@@ -1,0 +1,49 @@
+"""Bounds that the kernel keeps for a process that touches untrusted bytes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_PR_SET_NO_NEW_PRIVS = 38
+
+
+def limit_soft(kind: int, value: int) -> None:
+    """Lower the soft limit; children may raise it again up to the hard limit."""
+    _, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+def limit_hard(kind: int, value: int) -> None:
+    """Lower both limits for good."""
+    _, hard = resource.getrlimit(kind)
+    bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (bound, bound))
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends; `parent` is the process id it started from.
+
+    Format: prctl(2). Exits at once when the parent has gone before we asked.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise SystemExit(1)
+
+
+def renounce_privileges() -> None:
+    """Give up what set-user-id programs could bring, and write no core dumps (they would hold secrets)."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(_PR_SET_DUMPABLE, 0)
+    limit_hard(resource.RLIMIT_CORE, 0)
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

@@ -1,0 +1,102 @@
+"""The build worker: reads one request from standard input, builds, and answers on standard output.
+
+It is a process of its own so that a model of any size, a crash or a leak stays outside the operator, and so
+that a build can be cancelled by killing it. Protocol: `protocol`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import errno
+import logging
+import os
+import resource
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from edgemodel_operator.build.failures import BuildError, BuildFailure, Reason
+from edgemodel_operator.build.limits import die_with_parent, limit_soft, renounce_privileges
+from edgemodel_operator.build.pipeline import build_image
+from edgemodel_operator.build.protocol import (
+    MAX_REQUEST_BYTES,
+    InvalidMessage,
+    Message,
+    decode_request,
+    encode_message,
+)
+from edgemodel_operator.build.report import Reporter
+from edgemodel_operator.build.request import BuildRequest, BuildResult
+
+MEMORY_BYTES = 2 * 1024**3
+"""Address space of the worker: far above what it needs (streams and thread stacks), far below a node."""
+
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+_log = logging.getLogger("edgemodel.build")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one build; exit status 0 after a result, 1 after a failure."""
+    options = _parse(arguments)
+    if options.parent:
+        die_with_parent(options.parent)
+    renounce_privileges()
+    limit_soft(resource.RLIMIT_AS, MEMORY_BYTES)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    answer = _take_stdout()
+    try:
+        request = decode_request(sys.stdin.buffer.readline(MAX_REQUEST_BYTES))
+    except InvalidMessage as error:
+        answer(BuildFailure(reason=Reason.INVALID_REQUEST, message=str(error)))
+        return 1
+    outcome = _build(request, options.work, answer)
+    answer(outcome)
+    return 0 if isinstance(outcome, BuildResult) else 1
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="edgemodel-build", description="Build one model image.")
+    parser.add_argument("--work", type=Path, help="an empty folder for temporary files")
+    parser.add_argument("--parent", type=int, help="end when this process, our parent, ends")
+    return parser.parse_args(arguments)
+
+
+def _take_stdout() -> Callable[[Message], None]:
+    """Keep standard output for the protocol: whatever a library prints goes to standard error."""
+    descriptor = os.dup(1)
+    os.dup2(2, 1)
+    out = os.fdopen(descriptor, "wb", buffering=0)
+
+    def answer(message: Message) -> None:
+        out.write(encode_message(message))
+
+    return answer
+
+
+def _build(
+    request: BuildRequest, work: Path | None, answer: Callable[[Message], None]
+) -> BuildResult | BuildFailure:
+    reporter = Reporter(answer)
+    try:
+        if work is not None:
+            return asyncio.run(build_image(request, work, reporter))
+        with tempfile.TemporaryDirectory(prefix="edgemodel-build-") as folder:
+            return asyncio.run(build_image(request, Path(folder), reporter))
+    except BuildError as error:
+        return error.failure
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            return BuildFailure(reason=Reason.NO_SPACE, message="The disk for temporary files is full.")
+        return _unexpected(error)
+    except Exception as error:  # noqa: BLE001 - the last line of the protocol must always be sent
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> BuildFailure:
+    _log.error("The build failed in a way that was not foreseen.", exc_info=error)
+    return BuildFailure(
+        reason=Reason.INTERNAL_ERROR,
+        message=f"The build failed in a way that was not foreseen ({type(error).__name__}); see the log.",
+    )
