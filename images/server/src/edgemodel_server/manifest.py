@@ -103,7 +103,7 @@ def verify_files(source: Source) -> str:
             sentence = f"{path} has sha256 {found}, the manifest says {file.sha256}"
             raise StartError(Reason.FILE_DIGEST_MISMATCH, sentence)
     listed = {source.folder / file.path for file in source.files} | {source.folder / MANIFEST_NAME}
-    # A runtime may read files beside the model (external weights): one that nobody vouched for must not be there.
+    # A runtime may read what lies beside the model (external weights): nothing unvouched for must be there.
     strangers = [path for path in source.folder.rglob("*") if path.is_file() and path not in listed]
     if strangers:
         raise StartError(Reason.FILE_DIGEST_MISMATCH, f"{min(strangers)} is not in the manifest")
