@@ -1,0 +1,118 @@
+"""From raw Kubernetes objects to the frozen types of the world; pure, and forgiving about absent fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from edgemodel_operator.api.edgemodel import EdgeModelSpec
+from edgemodel_operator.api.edgemodel_status import EdgeModelStatus
+from edgemodel_operator.api.names import (
+    FINALIZER,
+    LABEL_REVISION,
+    LABEL_ROLE,
+    LABEL_TARGET,
+    ROLE_SERVE,
+)
+from edgemodel_operator.core.world import Model, Node, Pod, Taint, Workload
+
+Raw = Mapping[str, Any]
+
+
+def decode_model(raw: Raw) -> Model:
+    """Read an EdgeModel; raises pydantic's ValidationError when the spec is not valid."""
+    metadata = raw["metadata"]
+    return Model(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        generation=metadata.get("generation", 0),
+        spec=EdgeModelSpec.model_validate(raw.get("spec")),
+        status=EdgeModelStatus.model_validate(raw.get("status") or {}),
+        deleting="deletionTimestamp" in metadata,
+        has_finalizer=FINALIZER in (metadata.get("finalizers") or ()),
+    )
+
+
+def decode_node(raw: Raw) -> Node:
+    """Read a node."""
+    metadata, status = raw["metadata"], raw.get("status") or {}
+    labels = metadata.get("labels") or {}
+    architecture = (status.get("nodeInfo") or {}).get("architecture") or labels.get("kubernetes.io/arch", "")
+    return Node(
+        name=metadata["name"],
+        uid=metadata.get("uid", ""),
+        ready=_condition(status, "Ready")[0],
+        architecture=architecture,
+        labels=labels,
+        capacity={
+            name: int(value)
+            for name, value in (status.get("capacity") or {}).items()
+            if "/" in name and str(value).isdigit()
+        },
+        taints=tuple(
+            Taint(taint.get("key", ""), taint.get("effect", ""))
+            for taint in (raw.get("spec") or {}).get("taints") or ()
+        ),
+    )
+
+
+def decode_pod(raw: Raw) -> Pod:
+    """Read a pod of a model: one container, named by our labels."""
+    metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    labels = metadata.get("labels") or {}
+    containers = status.get("containerStatuses") or ()
+    first: Raw = containers[0] if containers else {}
+    state = first.get("state") or {}
+    ready, since = _condition(status, "Ready")
+    return Pod(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        node=spec.get("nodeName") or "",
+        revision=labels.get(LABEL_REVISION, ""),
+        target=labels.get(LABEL_TARGET, ""),
+        role=labels.get(LABEL_ROLE, ROLE_SERVE),
+        created=_time(metadata["creationTimestamp"]),
+        ip=status.get("podIP") or "",
+        acknowledged=bool(status.get("startTime")),
+        running="running" in state,
+        ready=ready,
+        ready_since=since if ready else None,
+        restarts=int(first.get("restartCount") or 0),
+        terminating="deletionTimestamp" in metadata,
+        waiting=_waiting(state, status),
+    )
+
+
+def decode_workload(raw: Raw) -> Workload:
+    """Read a DaemonSet of a model."""
+    labels = raw["metadata"].get("labels") or {}
+    return Workload(
+        name=raw["metadata"]["name"],
+        revision=labels.get(LABEL_REVISION, ""),
+        target=labels.get(LABEL_TARGET, ""),
+        role=labels.get(LABEL_ROLE, ROLE_SERVE),
+    )
+
+
+def _condition(status: Raw, kind: str) -> tuple[bool, datetime | None]:
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == kind:
+            changed = condition.get("lastTransitionTime")
+            return condition.get("status") == "True", _time(changed) if changed else None
+    return False, None
+
+
+def _waiting(state: Raw, status: Raw) -> str:
+    waiting = state.get("waiting") or {}
+    if waiting.get("reason"):
+        return ": ".join(part for part in (waiting["reason"], waiting.get("message", "")) if part)
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return f"{condition.get('reason', 'Unschedulable')}: {condition.get('message', '')}"
+    return ""
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).astimezone(UTC)

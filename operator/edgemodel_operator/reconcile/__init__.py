@@ -1,0 +1,1 @@
+"""One pass over one model: read everything, decide, act, report."""

@@ -1,0 +1,53 @@
+"""Carry out the actions of a plan, in their order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from edgemodel_operator.core.chain import needed_variants
+from edgemodel_operator.core.plan import Action, Apply, Delete, LabelNode, Plan, SetFinalizer, StartSupply
+from edgemodel_operator.core.supply import supply_jobs
+from edgemodel_operator.core.world import World
+from edgemodel_operator.reconcile.ports import Ports
+from edgemodel_operator.reconcile.supplies import Supplies
+
+LABELS_AT_ONCE = 20
+
+
+async def execute(plan: Plan, world: World, raw: Mapping[str, Any], ports: Ports, supplies: Supplies) -> None:
+    """Do what the plan says: objects first, then labels that refer to them, then what nobody refers to."""
+    changes = [action for action in plan.actions if isinstance(action, LabelNode)]
+    others = [action for action in plan.actions if not isinstance(action, LabelNode)]
+    for action in others:
+        if not isinstance(action, Delete):
+            await _do(action, world, raw, ports, supplies)
+    gate = asyncio.Semaphore(LABELS_AT_ONCE)
+    await asyncio.gather(*(_label(change, ports, gate) for change in changes))
+    for action in others:
+        if isinstance(action, Delete):
+            await _do(action, world, raw, ports, supplies)
+
+
+async def _label(change: LabelNode, ports: Ports, gate: asyncio.Semaphore) -> None:
+    async with gate:
+        await ports.cluster.label_node(change.node, change.labels)
+
+
+async def _do(action: Action, world: World, raw: Mapping[str, Any], ports: Ports, supplies: Supplies) -> None:
+    match action:
+        case SetFinalizer(present=present):
+            await ports.cluster.set_finalizer(raw, present=present)
+        case StartSupply(variant=variant):
+            model = world.model
+            variants = needed_variants(model.spec, world.classes)
+            for job in supply_jobs(model.namespace, model.name, model.spec, world.runtimes, variants):
+                if job.variant == variant:
+                    supplies.start(job)
+        case Apply(document=document):
+            await ports.cluster.apply(document)
+        case Delete(kind=kind, name=name):
+            await ports.cluster.delete(kind, world.model.namespace, name)
+        case LabelNode():
+            await ports.cluster.label_node(action.node, action.labels)

@@ -1,0 +1,61 @@
+"""What a pass needs of the outside: small protocols, satisfied by adapters and by the build worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from edgemodel_operator.adapters.cluster import Cluster
+from edgemodel_operator.adapters.metrics import Metrics
+from edgemodel_operator.adapters.pods import ModelPods
+from edgemodel_operator.core.supply import BuiltImage, SupplyJob
+from edgemodel_operator.core.trust import AnyPolicy
+from edgemodel_operator.core.world import SupplyStep, Verdict
+from edgemodel_operator.oci.auth import Credential
+
+Credentials = Mapping[str, Credential]
+OnProgress = Callable[[SupplyStep, str], None]
+
+
+class Builder(Protocol):
+    """Makes images."""
+
+    def build_key(self, job: SupplyJob) -> str:
+        """Give the hash of everything that decides the bytes of the image."""
+        ...
+
+    async def build(self, job: SupplyJob, credentials: Credentials, on_progress: OnProgress) -> BuiltImage:
+        """Make the image, or find it under its build key; raises SupplyError."""
+        ...
+
+
+class Signer(Protocol):
+    """Signs images."""
+
+    async def sign(self, image: str, credentials: Credentials) -> None:
+        """Sign an index and its platform manifests; raises SupplyError."""
+        ...
+
+
+class Verifier(Protocol):
+    """Verifies images."""
+
+    async def verify(
+        self, image: str, namespace: str, policies: Sequence[AnyPolicy], credentials: Credentials
+    ) -> Verdict:
+        """Give the verdict on an image that is to run in a namespace."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Everything that a pass works with."""
+
+    cluster: Cluster
+    pods: ModelPods
+    verifier: Verifier
+    metrics: Metrics
+    clock: Callable[[], datetime]
+    runtimes: Mapping[str, str]

@@ -1,0 +1,183 @@
+"""Supplies: images being made and signed in the background, by build key.
+
+A supply is idempotent: after a restart the same job finds its image under its build key and its signatures
+in place. So nothing of it is remembered anywhere but in the registry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from edgemodel_operator.adapters.cluster import Cluster
+from edgemodel_operator.adapters.kube import KubeError
+from edgemodel_operator.adapters.metrics import Metrics
+from edgemodel_operator.adapters.registries import SecretMissing, read_credentials
+from edgemodel_operator.core.supply import SupplyError, SupplyJob
+from edgemodel_operator.core.world import Supply, SupplyStage, SupplyStep
+from edgemodel_operator.reconcile.ports import Builder, Credentials, Signer
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY_SECONDS = 5.0
+LONGEST_RETRY_SECONDS = 300.0
+PERSON_RETRY_SECONDS = 30.0
+"""What a person must mend is looked at again this often, since nobody tells us that it was mended."""
+
+Wake = Callable[[str, str], None]
+"""Called with namespace and name of the model when its supply has got on."""
+
+
+@dataclass
+class _Run:
+    job: SupplyJob
+    state: Supply
+    task: asyncio.Task[None] | None = None
+    failures: int = 0
+    models: set[tuple[str, str]] = field(default_factory=set)
+
+
+class Supplies:
+    """Makes and signs images, a bounded number at once."""
+
+    def __init__(  # noqa: PLR0913 - it joins all that makes an image
+        self,
+        cluster: Cluster,
+        builder: Builder,
+        signer: Signer,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], datetime],
+        wake: Wake,
+        concurrency: int,
+    ) -> None:
+        self._cluster = cluster
+        self._builder = builder
+        self._signer = signer
+        self._metrics = metrics
+        self._clock = clock
+        self._wake = wake
+        self._gate = asyncio.Semaphore(concurrency)
+        self._runs: dict[tuple[str, str, str], _Run] = {}
+
+    def build_key(self, job: SupplyJob) -> str:
+        """Give the build key of a job."""
+        return self._builder.build_key(job)
+
+    def state(self, job: SupplyJob) -> Supply:
+        """Give the state of a job."""
+        run = self._runs.get(self._identity(job))
+        if run is None:
+            return Supply(SupplyStage.MISSING, build_key=self.build_key(job))
+        return run.state
+
+    def start(self, job: SupplyJob) -> None:
+        """Start a job unless it runs."""
+        identity = self._identity(job)
+        run = self._runs.get(identity)
+        if run is not None and run.task is not None and not run.task.done():
+            return
+        key = self.build_key(job)
+        if run is None:
+            run = self._runs[identity] = _Run(job, Supply(SupplyStage.RUNNING, build_key=key))
+        run.job = job
+        run.state = Supply(SupplyStage.RUNNING, build_key=key, progress="waiting for a free builder")
+        run.models.add((job.namespace, job.model_name))
+        run.task = asyncio.create_task(self._run(run), name=f"supply {job.model_name} {job.variant}")
+
+    def retain(self, namespace: str, model: str, jobs: tuple[SupplyJob, ...]) -> None:
+        """Cancel what was running for a model and is not wanted any more."""
+        wanted = {self._identity(job) for job in jobs}
+        for identity, run in list(self._runs.items()):
+            if (namespace, model) not in run.models or identity in wanted:
+                continue
+            run.models.discard((namespace, model))
+            if not run.models:
+                if run.task is not None:
+                    run.task.cancel()
+                del self._runs[identity]
+
+    def _identity(self, job: SupplyJob) -> tuple[str, str, str]:
+        return job.namespace, job.repository, self.build_key(job)
+
+    async def _run(self, run: _Run) -> None:
+        try:
+            async with self._gate:
+                await self._supply(run)
+        except SupplyError as error:
+            self._fail(run, error)
+        except KubeError as error:
+            self._fail(
+                run, SupplyError(SupplyStep.SOURCE, "SecretNotReadable", str(error), needs_person=True)
+            )
+        except Exception as error:
+            log.exception("supplying an image failed unexpectedly")
+            self._fail(run, SupplyError(run.state.step, "InternalError", f"{type(error).__name__}: {error}"))
+        for namespace, name in run.models:
+            self._wake(namespace, name)
+
+    async def _supply(self, run: _Run) -> None:
+        job = run.job
+        pull, push = await self._credentials(job)
+        begun = time.monotonic()
+        try:
+            built = await self._builder.build(job, {**pull, **push}, lambda *step: self._progress(run, *step))
+        except SupplyError:
+            self._metrics.builds.labels("failed").observe(time.monotonic() - begun)
+            raise
+        result = "reused" if built.reused else "built"
+        self._metrics.builds.labels(result).observe(time.monotonic() - begun)
+        self._progress(run, SupplyStep.SIGN, "the image is being signed")
+        begun = time.monotonic()
+        try:
+            await self._signer.sign(built.image, {**pull, **push})
+        except SupplyError:
+            self._metrics.signatures.labels("failed").observe(time.monotonic() - begun)
+            raise
+        self._metrics.signatures.labels("signed").observe(time.monotonic() - begun)
+        run.failures = 0
+        run.state = Supply(
+            SupplyStage.SIGNED,
+            step=SupplyStep.SIGN,
+            build_key=run.state.build_key,
+            image=built.image,
+            platforms=built.platforms,
+        )
+
+    async def _credentials(self, job: SupplyJob) -> tuple[Credentials, Credentials]:
+        try:
+            pull = await read_credentials(self._cluster, job.namespace, job.pull_secrets)
+            push = await read_credentials(
+                self._cluster, job.namespace, (job.push_secret,) if job.push_secret else ()
+            )
+        except SecretMissing as error:
+            raise SupplyError(SupplyStep.SOURCE, "SecretNotFound", str(error), needs_person=True) from error
+        return pull, push
+
+    def _progress(self, run: _Run, step: SupplyStep, text: str) -> None:
+        moved = step is not run.state.step
+        run.state = replace(run.state, step=step, progress=text)
+        if moved:
+            for namespace, name in run.models:
+                self._wake(namespace, name)
+
+    def _fail(self, run: _Run, error: SupplyError) -> None:
+        run.failures += 1
+        pause = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(run.failures - 1, 8))
+        if error.needs_person:
+            pause = max(pause, PERSON_RETRY_SECONDS)
+        pause = max(pause, error.retry_after or 0.0)
+        run.state = Supply(
+            SupplyStage.FAILED,
+            step=error.step,
+            build_key=run.state.build_key,
+            reason=error.reason,
+            message=str(error),
+            retry_at=self._clock() + timedelta(seconds=pause),
+            needs_person=error.needs_person,
+        )
+        log.warning("supply failed", extra={"model": run.job.model_name, "reason": error.reason})
