@@ -8,6 +8,7 @@ endpoint as the OCI distribution specification 1.1 describes it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 from collections import defaultdict
@@ -42,7 +43,7 @@ async def referrers_registry(upstream: RegistryServer) -> AsyncIterator[Referrer
     registry = ReferrersRegistry(upstream.url, f"127.0.0.1:{free_port()}")
     async with aiohttp.ClientSession(auto_decompress=False) as session:
         application = web.Application(client_max_size=0)
-        application.router.add_route("*", "/{path:.*}", lambda request: _answer(registry, session, request))
+        application.router.add_route("*", "/{path:.*}", functools.partial(_answer, registry, session))
         runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.5)
         await runner.setup()
         address, _, port = registry.host.rpartition(":")
