@@ -86,7 +86,10 @@ class Authority:
             "users": [
                 {
                     "name": common_name,
-                    "user": {"client-certificate-data": _encoded(certificate), "client-key-data": _encoded(key)},
+                    "user": {
+                        "client-certificate-data": _encoded(certificate),
+                        "client-key-data": _encoded(key),
+                    },
                 }
             ],
             "contexts": [{"name": "edgemodel", "context": {"cluster": "edgemodel", "user": common_name}}],

@@ -28,7 +28,9 @@ def _hierarchies() -> list[Path]:
     """Return the root folder of each hierarchy in which groups must exist: one on cgroup v2, a dozen on v1."""
     if _is_unified():
         return [_MOUNT]
-    return sorted(folder for folder in _MOUNT.iterdir() if (folder / "tasks").exists() and not folder.is_symlink())
+    return sorted(
+        folder for folder in _MOUNT.iterdir() if (folder / "tasks").exists() and not folder.is_symlink()
+    )
 
 
 def create_group(name: str) -> Path:
@@ -68,7 +70,10 @@ def _inherit_cpuset(parent: Path, group: Path) -> None:
 
 def _trees(name: str | None) -> Iterator[Path]:
     """Yield the folder of a machine's groups (or of all machines') in every hierarchy, known to this module or not."""
-    for mount in (_MOUNT, *(folder for folder in _MOUNT.iterdir() if folder.is_dir() and not folder.is_symlink())):
+    for mount in (
+        _MOUNT,
+        *(folder for folder in _MOUNT.iterdir() if folder.is_dir() and not folder.is_symlink()),
+    ):
         tree = mount / ROOT_NAME / name if name else mount / ROOT_NAME
         if tree.is_dir():
             yield tree

@@ -28,11 +28,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="cluster", description="A real Kubernetes on this machine, for tests.")
+    parser = argparse.ArgumentParser(
+        prog="cluster", description="A real Kubernetes on this machine, for tests."
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress lines")
     commands = parser.add_subparsers(required=True)
     up = commands.add_parser("up", help="start the cluster, or what is missing of it")
-    up.add_argument("--nodes", type=int, choices=range(4), default=3, help="how many nodes (0: control plane only)")
+    up.add_argument(
+        "--nodes", type=int, choices=range(4), default=3, help="how many nodes (0: control plane only)"
+    )
     up.set_defaults(run=_up)
     down = commands.add_parser("down", help="remove every trace of the cluster")
     down.add_argument("--force", action="store_true", help="even one that another working tree started")
@@ -49,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _up(chosen: argparse.Namespace, progress: Progress) -> None:
     owner = local.up(chosen.nodes, progress)
-    progress.say(f"up: the registry is {REGISTRY} for nodes and pods, 127.0.0.1:{owner.registry_port} on this host")
+    progress.say(
+        f"up: the registry is {REGISTRY} for nodes and pods, 127.0.0.1:{owner.registry_port} on this host"
+    )
     _print_environment(owner)
 
 

@@ -46,7 +46,9 @@ def run(
         )
     except subprocess.TimeoutExpired as stuck:
         output = (stuck.stdout or b"") + (stuck.stderr or b"")
-        raise CommandFailed(argv, f"took longer than {timeout_s:.0f} s", output.decode(errors="replace")) from None
+        raise CommandFailed(
+            argv, f"took longer than {timeout_s:.0f} s", output.decode(errors="replace")
+        ) from None
     except OSError as missing:
         raise CommandFailed(argv, f"could not be started: {missing}", "") from None
     if done.returncode:

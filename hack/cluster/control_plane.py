@@ -43,7 +43,12 @@ def start_network() -> None:
 def write_identities(api_port_on_host: int) -> Authority:
     """Write all certificates of the control plane and the administrator's kubeconfig."""
     authority = Authority(PKI)
-    names = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
+    names = (
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    )
     hosts = (*names, "localhost", "127.0.0.1", CONTROL_PLANE_ADDRESS, API_SERVICE_ADDRESS)
     authority.issue("apiserver", "kube-apiserver", hosts=hosts)
     authority.issue("apiserver-kubelet-client", "kube-apiserver", groups=["system:masters"])

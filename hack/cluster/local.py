@@ -150,10 +150,18 @@ def _start_core(progress: Progress) -> Owner:
                 forwarder.Route(owner.registry_port, host, int(port)),
             ],
         )
-        _wait("the API server", 60, lambda: "ok" in kubectl("get", "--raw", "/readyz"), _core_units())
+        _await_api_server()
         control_plane.start_controllers()
         control_plane.start_dns()
     return owner
+
+
+def _await_api_server() -> None:
+    others = [Unit(CONTROL_PLANE, name) for name in ("etcd", registry.PROGRAM, forwarder.PROGRAM)]
+    server = Unit(CONTROL_PLANE, "kube-apiserver")
+    await_program(
+        server, lambda: "ok" in kubectl("get", "--raw", "/readyz"), what="the API server", others=others
+    )
 
 
 def _start_nodes(plans: Iterable[NodePlan], progress: Progress) -> None:
@@ -188,18 +196,25 @@ def kubectl(*arguments: str, timeout_s: float = 30) -> str:
     return run([str(tool("kubectl")), f"--kubeconfig={KUBECONFIG}", *arguments], timeout_s=timeout_s)
 
 
-def _core_units() -> list[Unit]:
-    return [Unit(CONTROL_PLANE, name) for name in ("etcd", "kube-apiserver", registry.PROGRAM, forwarder.PROGRAM)]
+def await_program(
+    unit: Unit,
+    condition: Callable[[], bool],
+    *,
+    what: str = "",
+    patience_s: float = 60,
+    others: Iterable[Unit] = (),
+) -> None:
+    """Wait until a program does what it was started for.
 
-
-def _wait(what: str, patience_s: float, condition: Callable[[], bool], units: list[Unit]) -> None:
-    """Wait for a condition; gives up at once when a program that it needs has ended."""
+    Raises ClusterError in time, and at once when it or one of the others that it needs has ended.
+    """
+    what = what or str(unit)
     deadline = time.monotonic() + patience_s
     while True:
         with suppress(CommandFailed):
             if condition():
                 return
-        ended = [str(unit) for unit in units if pid_of(unit) is None]
+        ended = [str(each) for each in (unit, *others) if pid_of(each) is None]
         if ended:
             raise ClusterError(f"{what} cannot start: {', '.join(ended)} ended")
         if time.monotonic() > deadline:
@@ -215,4 +230,3 @@ def explain() -> str:
         if lines:
             parts.append("\n".join([f"--- {unit}", *lines]))
     return "\n".join(parts)
-

@@ -32,7 +32,9 @@ def create_namespaces(machine: str, *, mounts: bool) -> int:
     deadline = time.monotonic() + 10
     while not _has_become(pid, "sleep"):
         if time.monotonic() > deadline:
-            raise ClusterError(f"the namespaces of {machine} do not appear (this needs root and a Linux kernel)")
+            raise ClusterError(
+                f"the namespaces of {machine} do not appear (this needs root and a Linux kernel)"
+            )
         time.sleep(0.01)
     return pid
 
@@ -72,7 +74,9 @@ def enter_network(pid: int) -> None:
     try:
         if libc.setns(descriptor, _CLONE_NEWNET) != 0:
             number = ctypes.get_errno()
-            raise OSError(number, f"cannot enter the network namespace of process {pid}: {os.strerror(number)}")
+            raise OSError(
+                number, f"cannot enter the network namespace of process {pid}: {os.strerror(number)}"
+            )
     finally:
         os.close(descriptor)
 

@@ -57,7 +57,9 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.internal.v1.
 
 def registry_hosts(registry: str) -> str:
     """Return containerd's `hosts.toml` for a registry that speaks plain HTTP."""
-    return f'server = "http://{registry}"\n\n[host."http://{registry}"]\n  capabilities = ["pull", "resolve"]\n'
+    return (
+        f'server = "http://{registry}"\n\n[host."http://{registry}"]\n  capabilities = ["pull", "resolve"]\n'
+    )
 
 
 def resolver_config() -> str:

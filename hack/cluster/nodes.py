@@ -7,8 +7,8 @@ import shutil
 import time
 from pathlib import Path
 
-from cluster.cgroups import create_group, kill_group
 from cluster.certificates import Authority
+from cluster.cgroups import create_group, kill_group
 from cluster.commands import ClusterError, system_environment, try_run
 from cluster.control_plane import SERVER_INSIDE
 from cluster.images import write_archive
@@ -85,7 +85,16 @@ def programs(node: NodePlan) -> list[str]:
 def import_image(node: NodePlan, archive: Path) -> None:
     """Load an image archive (OCI or Docker) into a node's containerd, without a registry."""
     platform = f"linux/{node.architecture}"
-    argv = [str(tool("ctr")), "--namespace", "k8s.io", "images", "import", "--platform", platform, str(archive)]
+    argv = [
+        str(tool("ctr")),
+        "--namespace",
+        "k8s.io",
+        "images",
+        "import",
+        "--platform",
+        platform,
+        str(archive),
+    ]
     run_inside(node.name, argv, mounts=True, timeout_s=300)
 
 
@@ -137,10 +146,15 @@ def _write_files(node: NodePlan) -> None:
     base_spec = None
     if _is_foreign(node):
         base_spec = node.disk / "container-spec.json"
-        base_spec.write_text(masked_spec(run_inside(node.name, [str(tool("ctr")), "oci", "spec"])), encoding="utf-8")
+        base_spec.write_text(
+            masked_spec(run_inside(node.name, [str(tool("ctr")), "oci", "spec"])), encoding="utf-8"
+        )
     files = {
         node.disk / "containerd.toml": containerd_config(node, base_spec),
-        **{node.disk / "certs.d" / name / "hosts.toml": registry_hosts(name) for name in (REGISTRY, REGISTRY_ALIAS)},
+        **{
+            node.disk / "certs.d" / name / "hosts.toml": registry_hosts(name)
+            for name in (REGISTRY, REGISTRY_ALIAS)
+        },
         node.disk / "etc/cni/net.d/10-edge.conflist": cni_config(node),
         node.disk / "kubelet.yaml": kubelet_config(node),
     }

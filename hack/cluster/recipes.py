@@ -42,8 +42,8 @@ def _kubernetes_version_flags() -> str:
     return " ".join(f"-X {package}.{name}={value}" for package in packages for name, value in facts.items())
 
 
-_KUBERNETES_COMMANDS = "kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet".split()
-_CONTAINERD_COMMANDS = "containerd containerd-shim-runc-v2 ctr".split()
+_KUBERNETES_COMMANDS = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet"]
+_CONTAINERD_COMMANDS = ["containerd", "containerd-shim-runc-v2", "ctr"]
 _CONTAINERD_TAGS = ("no_btrfs", "no_zfs", "no_devmapper", "netgo", "osusergo")
 _CONTAINERD = "github.com/containerd/containerd/v2/cmd"
 
@@ -65,7 +65,10 @@ RECIPES = (
     Recipe("device-plugin", "device-plugin", {"device-plugin": "."}),
     Recipe("testimage-amd64", "testimage", {"pause": "./pause", "echo": "./echo"}),
     Recipe(
-        "testimage-arm64", "testimage", {"pause": "./pause", "echo": "./echo"}, environment={"GOARCH": "arm64"}
+        "testimage-arm64",
+        "testimage",
+        {"pause": "./pause", "echo": "./echo"},
+        environment={"GOARCH": "arm64"},
     ),
     Recipe(
         "kubelet-arm64",

@@ -56,7 +56,18 @@ def install_wheel(name: str) -> Path:
             return folder
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        run([*_installer(), "--no-deps", "--require-hashes", "--target", str(partial), "-r", str(requirements)], timeout_s=900)
+        run(
+            [
+                *_installer(),
+                "--no-deps",
+                "--require-hashes",
+                "--target",
+                str(partial),
+                "-r",
+                str(requirements),
+            ],
+            timeout_s=900,
+        )
         partial.rename(folder)
     return folder
 
