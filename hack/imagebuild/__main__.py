@@ -1,0 +1,155 @@
+"""Build and push the project's images: `python -m imagebuild --push registry.example.com:5000/edgemodel`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgemodel_operator.oci.auth import parse_docker_config
+from edgemodel_operator.oci.errors import RegistryError
+from edgemodel_operator.oci.reference import InvalidReference, Reference, parse_reference
+from edgemodel_operator.oci.registry import RegistryClient
+from edgemodel_operator.oci.transport import new_session
+
+from .assemble import PLATFORMS, Builder, BuiltImage
+from .bytecode import WrongPython
+from .cache import Cache, default_cache
+from .debian import DebianUnavailable, default_sources
+from .publish import push
+from .recipe import Recipe, load_recipes
+from .wheels import WheelsUnavailable
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        built = build(options)
+        lock = asyncio.run(_push_all(options, built)) if options.push else _local_lock(built)
+    except (DebianUnavailable, WheelsUnavailable, WrongPython, RegistryError, InvalidReference) as error:
+        _tell(f"error: {error}")
+        return 1
+    text = json.dumps(lock, indent=2, sort_keys=True) + "\n"
+    if options.out:
+        Path(options.out).write_text(text)
+    sys.stdout.write(text)
+    return 0
+
+
+def build(options: argparse.Namespace) -> list[BuiltImage]:
+    """Build the chosen images and the bases they stand on; returns the chosen ones."""
+    recipes = load_recipes(PROJECT / "images")
+    chosen = _chosen(recipes, options.only)
+    sources = Path(options.apt_sources).read_text() if options.apt_sources else default_sources()
+    cache = Cache(Path(options.cache)) if options.cache else default_cache()
+    builder = Builder(PROJECT, cache, sources, project_version(PROJECT), options.level, _Progress())
+    built: dict[str, BuiltImage] = {}
+    for name in _with_bases(recipes, chosen):
+        base = recipes[name].base
+        built[name] = builder.build(recipes[name], built[base] if base else None)
+        _report(built[name])
+    return [image for name, image in built.items() if name in chosen]
+
+
+def project_version(project: Path) -> str:
+    """Return the version that images are tagged with."""
+    return str(tomllib.loads((project / "pyproject.toml").read_text())["project"]["version"])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="imagebuild", description="Build the images for linux/amd64 and linux/arm64."
+    )
+    parser.add_argument("--push", metavar="REGISTRY/PREFIX", help="push to REGISTRY/PREFIX/<image>:<version>")
+    parser.add_argument(
+        "--only", default="", help="comma-separated images, by recipe or repository (or its start)"
+    )
+    parser.add_argument("--out", metavar="FILE", help="also write the lock JSON here")
+    parser.add_argument("--level", type=int, default=9, help="zstd level; 19 for releases (default: 9)")
+    parser.add_argument("--plain-http", action="store_true", help="speak HTTP (always done for loopback)")
+    parser.add_argument(
+        "--docker-config", metavar="FILE", help="registry credentials, as in ~/.docker/config.json"
+    )
+    parser.add_argument("--apt-sources", metavar="FILE", help="apt sources instead of this machine's own")
+    parser.add_argument("--cache", metavar="FOLDER", help="instead of $XDG_CACHE_HOME/edgemodel/images")
+    return parser
+
+
+def _chosen(recipes: dict[str, Recipe], only: str) -> set[str]:
+    wanted = [word for word in only.split(",") if word]
+    chosen = {
+        name
+        for name, recipe in recipes.items()
+        if not wanted or any(name == word or recipe.repository.startswith(word) for word in wanted)
+    }
+    if not chosen:
+        raise SystemExit(f"No image is called {only!r}; there are: {', '.join(recipes)}.")
+    return chosen
+
+
+def _with_bases(recipes: dict[str, Recipe], chosen: set[str]) -> list[str]:
+    needed = set(chosen)
+    for name in reversed(recipes):
+        base = recipes[name].base
+        if name in needed and base:
+            needed.add(base)
+    return [name for name in recipes if name in needed]
+
+
+async def _push_all(options: argparse.Namespace, built: Sequence[BuiltImage]) -> dict[str, str]:
+    credentials = (
+        parse_docker_config(Path(options.docker_config).read_bytes()) if options.docker_config else {}
+    )
+    lock: dict[str, str] = {}
+    async with new_session(trust_env=True) as session:
+        for image in built:
+            target = parse_reference(f"{options.push}/{image.recipe.repository}:{image.version}")
+            plain = {target.registry} if options.plain_http or _is_loopback(target) else set()
+            client = RegistryClient(session, credentials=credentials, plain_http=plain)
+            _tell(f"push {target}")
+            lock[image.recipe.repository] = str(await push(client, image, target))
+    return lock
+
+
+def _local_lock(built: Sequence[BuiltImage]) -> dict[str, str]:
+    return {image.recipe.repository: image.descriptor.digest for image in built}
+
+
+def _is_loopback(target: Reference) -> bool:
+    host = target.registry.rpartition(":")[0] or target.registry
+    return host in {"localhost", "[::1]"} or host.startswith("127.")
+
+
+def _report(image: BuiltImage) -> None:
+    for platform in PLATFORMS:
+        stack = image.layers[platform]
+        packed = sum(stored.layer.descriptor.size for stored in stack) / 1e6
+        unpacked = sum(stored.unpacked_bytes for stored in stack) / 1e6
+        _tell(f"{image.recipe.name} {platform}: {packed:.1f} MB compressed, {unpacked:.1f} MB unpacked")
+    _tell(f"{image.recipe.name}: {image.descriptor.digest}")
+
+
+class _Progress:
+    """Prints each step with the seconds since the start."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        _tell(f"{time.monotonic() - self._start:6.1f} s  {line}")
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
