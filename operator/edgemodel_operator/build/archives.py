@@ -101,12 +101,12 @@ def _plain_path(name: str) -> str:
     return "/".join(part for part in name.split("/") if part not in {"", "."})
 
 
-def _decompressed(stack: ExitStack, archive: Path) -> IO[bytes]:
+def _decompressed(stack: ExitStack, archive: Path) -> IO[bytes] | gzip.GzipFile:
     raw: BinaryIO = stack.enter_context(archive.open("rb"))
     magic = raw.read(4)
     raw.seek(0)
     if magic.startswith(_GZIP_MAGIC):
-        return stack.enter_context(gzip.open(raw, "rb"))
+        return stack.enter_context(gzip.GzipFile(fileobj=raw))
     if magic == _ZSTD_MAGIC:
         decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
         return stack.enter_context(decompressor.stream_reader(raw, read_across_frames=True))
@@ -116,7 +116,7 @@ def _decompressed(stack: ExitStack, archive: Path) -> IO[bytes]:
 class _Budget(io.RawIOBase):
     """Passes reads on until the budget of bytes or time is used up."""
 
-    def __init__(self, inner: IO[bytes], limits: ArchiveLimits) -> None:
+    def __init__(self, inner: IO[bytes] | gzip.GzipFile, limits: ArchiveLimits) -> None:
         super().__init__()
         self._inner = inner
         self._limits = limits

@@ -90,7 +90,7 @@ def _build(
         if error.errno in _NO_SPACE:
             return BuildFailure(reason=Reason.NO_SPACE, message="The disk for temporary files is full.")
         return _unexpected(error)
-    except Exception as error:  # noqa: BLE001 - the last line of the protocol must always be sent
+    except Exception as error:  # the last line of the protocol must always be sent
         return _unexpected(error)
 
 

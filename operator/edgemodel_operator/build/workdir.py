@@ -6,29 +6,31 @@ lock can be taken belongs to nobody any more, whatever process ids have been giv
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 PREFIX = "edgemodel-build-"
 _LOCK = ".lock"
 
 
-@contextmanager
-def work_folder(root: Path | None = None) -> Iterator[Path]:
+@asynccontextmanager
+async def work_folder(root: Path | None = None) -> AsyncIterator[Path]:
     """Make a folder under `root` (default: the system's temporary folder) and remove it after the block."""
     root = root or Path(tempfile.gettempdir())
-    remove_stale(root)
+    await asyncio.to_thread(remove_stale, root)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
     try:
         with _locked(folder / _LOCK):
             yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        # In a thread: deleting a model of gigabytes would hold up the event loop.
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
 def remove_stale(root: Path) -> int:

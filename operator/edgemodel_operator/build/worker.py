@@ -12,8 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from edgemodel_operator.build.environment import child_environment
-from edgemodel_operator.build.failures import BuildFailure, Reason, fail
-from edgemodel_operator.build.failures import BuildError as BuildError  # noqa: PLC0414 - part of our interface
+from edgemodel_operator.build.failures import BuildError, BuildFailure, Reason, fail
 from edgemodel_operator.build.protocol import MAX_LINE_BYTES, InvalidMessage, decode_message, encode_request
 from edgemodel_operator.build.request import BuildRequest, BuildResult, Progress
 from edgemodel_operator.build.workdir import work_folder
@@ -40,7 +39,7 @@ async def run_build(
     Cancellation kills the worker and all that it started. Temporary files lie under `work_root` and are
     removed in every case. Safe to repeat after any interruption: the same request gives the same digest.
     """
-    with work_folder(work_root) as work:
+    async with work_folder(work_root) as work:
         process = await _start(work)
         try:
             async with asyncio.timeout(timeout):
@@ -109,15 +108,15 @@ async def _listen(
     final: BuildResult | BuildFailure | None = None
     try:
         async for line in stdout:
+            if not line.endswith(b"\n"):
+                return None  # half a line: the worker died while it wrote
             message = decode_message(line)
             if isinstance(message, Progress):
                 on_progress(message)
             else:
                 final = message
     except InvalidMessage as error:
-        if line.endswith(b"\n"):
-            raise fail(Reason.INTERNAL_ERROR, str(error)) from error
-        return None  # half a line: the worker died while it wrote
+        raise fail(Reason.INTERNAL_ERROR, str(error)) from error
     except ValueError as error:  # the stream's own limit
         raise fail(Reason.INTERNAL_ERROR, "The build worker sent a line that is too long.") from error
     return final
