@@ -15,14 +15,17 @@ from cluster.tools import tool
 CAPABILITIES = frozenset(
     {"api", "control", "nodes", "pods", "images", "cut", "power", "arm64", "registry", "npu"}
 )
-"""api: an API server. control: controllers and scheduler. nodes, pods: kubelets that run containers, and `Node.get`.
-images: `load_image`. cut, power: faults of a node's link and power. arm64: a node of that architecture. registry: one
-that the host can push to and nodes can pull from. npu: a node that offers `example.com/npu`."""
+"""What a test may need.
+
+api: an API server. control: controllers and scheduler. nodes, pods: kubelets that run containers, and `Node.get`.
+images: `load_image`. cut, power: faults of a node's link and power. arm64: a node of that architecture.
+registry: one that the host can push to and nodes can pull from. npu: a node that offers `example.com/npu`.
+"""
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
 
-class Unsupported(ClusterError):
+class Unsupported(ClusterError):  # noqa: N818 (reads as a sentence where it is raised)
     """This backend cannot do that; a test says with its marker what it needs, and is skipped."""
 
 
@@ -42,7 +45,8 @@ class Node(ABC):
     ) -> tuple[int, bytes]:
         """Send an HTTP request from the node's network and return status and body.
 
-        It is a POST when there is `data`. ClusterIPs and pod addresses work. Raises OSError when there is no answer.
+        It is a POST when there is `data`. ClusterIPs and pod addresses work. Raises OSError when there is no
+        answer.
         """
 
     def cut(self) -> None:
@@ -51,6 +55,7 @@ class Node(ABC):
 
     def restore(self) -> None:
         """Take away every fault of the link; power is `power_on`."""
+        return
 
     def power_off(self) -> None:
         """End everything on the node at once, as a power failure does; its disk stays."""
@@ -107,13 +112,14 @@ class Cluster(ABC):
         raise Unsupported(f"this cluster cannot load {tar.name} on {', '.join(nodes)}")
 
     def serve_files(self, directory: Path) -> str:
-        """Serve a folder over HTTP and return its URL as pods see it; ends with the cluster's `with` block."""
+        """Serve a folder over HTTP until the cluster is closed and return its URL as pods see it."""
         raise Unsupported(f"this cluster cannot serve {directory} to its pods")
 
     def run_in_cp(self, argv: Sequence[str], *, timeout_s: float = 60) -> str:
         """Run a program of this host inside the control plane's network and return its output."""
         raise Unsupported(f"this cluster cannot run {argv[0]} beside its control plane")
 
+    @abstractmethod
     def close(self) -> None:
         """Undo every fault and give back what this object holds."""
 

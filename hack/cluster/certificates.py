@@ -52,8 +52,8 @@ class Authority:
     ) -> tuple[Path, Path]:
         """Write `<file_name>.crt` and `.key` and return their paths.
 
-        `groups` become the subject's organizations, which Kubernetes reads as groups; `hosts` are the names and
-        addresses that a server answers to.
+        `groups` become the subject's organizations, which Kubernetes reads as groups; `hosts` are the names
+        and addresses that a server answers to.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         purposes = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]

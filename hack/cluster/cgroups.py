@@ -1,7 +1,7 @@
 """Control groups: where every process of the cluster lives, so that every one of them can be found again.
 
-All of them are below one group of a fixed name. Killing what is in it needs no record of what was started: it also
-ends the processes of a start that was killed half-way, and pods whose containerd is gone.
+All of them are below one group of a fixed name. Killing what is in it needs no record of what was started: it
+also ends the processes of a start that was killed half-way, and pods whose containerd is gone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _is_unified() -> bool:
 
 
 def _hierarchies() -> list[Path]:
-    """Return the root folder of each hierarchy in which groups must exist: one on cgroup v2, a dozen on v1."""
+    """Return the root of each hierarchy in which groups must exist: one on cgroup v2, a dozen on v1."""
     if _is_unified():
         return [_MOUNT]
     return sorted(
@@ -34,7 +34,7 @@ def _hierarchies() -> list[Path]:
 
 
 def create_group(name: str) -> Path:
-    """Create the groups of one machine of the cluster and return the file that takes the process ids of its programs."""
+    """Create the groups of one machine and return the file that takes the process ids of its programs."""
     for hierarchy in _hierarchies():
         group = hierarchy
         for part in (ROOT_NAME, name, _LEAF):
@@ -69,7 +69,7 @@ def _inherit_cpuset(parent: Path, group: Path) -> None:
 
 
 def _trees(name: str | None) -> Iterator[Path]:
-    """Yield the folder of a machine's groups (or of all machines') in every hierarchy, known to this module or not."""
+    """Yield the groups of a machine (or of all machines) in every hierarchy that is mounted."""
     for mount in (
         _MOUNT,
         *(folder for folder in _MOUNT.iterdir() if folder.is_dir() and not folder.is_symlink()),
@@ -107,7 +107,7 @@ def kill_group(name: str | None = None, *, patience_s: float = 15) -> None:
 
 
 def _remove_tree(tree: Path, deadline: float) -> None:
-    """Remove a tree of groups, children first; the kernel keeps a group busy for a moment after its last process."""
+    """Remove groups, children first; the kernel keeps one busy for a moment after its last process."""
     for folder, _, _ in os.walk(tree, topdown=False):
         while True:
             try:

@@ -14,7 +14,7 @@ class ClusterError(Exception):
     """The cluster cannot do what was asked; the text is a sentence for the person who asked."""
 
 
-class CommandFailed(ClusterError):
+class CommandFailed(ClusterError):  # noqa: N818 (reads as a sentence where it is raised)
     """A program ended with an error; carries the end of what it said."""
 
     def __init__(self, argv: Sequence[str], status: str, output: str) -> None:
@@ -32,7 +32,8 @@ def run(
 ) -> str:
     """Run a program to its end and return what it wrote to standard output.
 
-    Raises CommandFailed when it ends with another status than 0, cannot be started or takes longer than `timeout_s`.
+    Raises CommandFailed when it ends with another status than 0, cannot be started or takes longer than
+    `timeout_s`.
     """
     try:
         done = subprocess.run(
@@ -45,9 +46,9 @@ def run(
             check=False,
         )
     except subprocess.TimeoutExpired as stuck:
-        output = (stuck.stdout or b"") + (stuck.stderr or b"")
+        seen = (stuck.stdout or b"") + (stuck.stderr or b"")
         raise CommandFailed(
-            argv, f"took longer than {timeout_s:.0f} s", output.decode(errors="replace")
+            argv, f"took longer than {timeout_s:.0f} s", seen.decode(errors="replace")
         ) from None
     except OSError as missing:
         raise CommandFailed(argv, f"could not be started: {missing}", "") from None

@@ -1,4 +1,4 @@
-"""The control plane: etcd, API server, controllers, scheduler and DNS, in a network namespace of their own."""
+"""The control plane: etcd, API server, controllers, scheduler and DNS, in one network namespace."""
 
 from __future__ import annotations
 
@@ -87,7 +87,8 @@ def start_apiserver() -> None:
         "--enable-admission-plugins=NodeRestriction",
         "--allow-privileged=true",
         "--kubelet-preferred-address-types=InternalIP",
-        # No node runs here, so no ClusterIP is routed here either: webhooks are called by the pod's own address.
+        # No node runs here, so no ClusterIP is routed here either: webhooks are called by the pod's own
+        # address.
         "--enable-aggregator-routing=true",
         "--default-not-ready-toleration-seconds=10",
         "--default-unreachable-toleration-seconds=10",
@@ -140,7 +141,7 @@ def start_controllers() -> None:
 
 
 def start_dns() -> None:
-    """Start the cluster's DNS: Services, the registry's other name, and a quick "no such name" for all else."""
+    """Start the DNS: Services, the registry's other name, and a quick "no such name" for all else."""
     corefile = STATE / "Corefile"
     corefile.write_text(
         f"""\

@@ -17,10 +17,10 @@ from cluster.progress import Progress
 def open_cluster(want: Collection[str], progress: Progress | None = None) -> Cluster:
     """Return a cluster, started if necessary: use it as a context manager.
 
-    `want` is what will be asked of it (names from CAPABILITIES): fewer wishes may start fewer nodes, but a cluster may
-    also lack some, so look at `caps`. The backend is EDGE_CLUSTER (kubeconfig, kind, local, k3s) when that is set, else
-    the first of: the file in EDGE_KUBECONFIG, the binary in EDGE_K3S_BIN, kind where Docker answers, this machine.
-    Raises ClusterError, with all reasons, when none can be had.
+    `want` is what will be asked of it (names from CAPABILITIES): fewer wishes may start fewer nodes, but a
+    cluster may also lack some, so look at `caps`. The backend is EDGE_CLUSTER (kubeconfig, kind, local, k3s)
+    when that is set, else the first of: the file in EDGE_KUBECONFIG, the binary in EDGE_K3S_BIN, kind where
+    Docker answers, this machine. Raises ClusterError, with all reasons, when none can be had.
     """
     unknown = set(want) - CAPABILITIES
     if unknown:

@@ -1,7 +1,7 @@
-"""The only bridge between the host and the cluster: loopback ports of the host that lead into the cluster's network.
+"""The only bridge from the host to the cluster: loopback ports that lead into the cluster's network.
 
-A socket belongs to the network namespace in which it was made. So this program first listens on the host's loopback,
-then moves itself into the control plane's namespace for good, and dials from there.
+A socket belongs to the network namespace in which it was made. So this program first listens on the host's
+loopback, then moves itself into the control plane's namespace for good, and dials from there.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from typing_extensions import override
 
 from cluster.namespaces import CONTROL_PLANE, enter_network
 from cluster.places import SOURCES
@@ -29,6 +31,7 @@ class Route:
     host: str
     target_port: int
 
+    @override
     def __str__(self) -> str:
         return f"{self.port}={self.host}:{self.target_port}"
 

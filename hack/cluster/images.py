@@ -1,4 +1,4 @@
-"""Two tiny images of our own, written as OCI archives: nothing in the cluster is pulled from a public registry."""
+"""Tiny images of our own, written as OCI archives: nothing is pulled from a public registry."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class _Archive:
 def write_archive(path: Path, name: str, programs: Mapping[str, Path]) -> Path:
     """Write an image that consists of one static program per architecture, as an OCI archive (a tar file).
 
-    `programs` maps architectures (`amd64`) to programs; `name` is what the image is called after an import. The same
-    input gives the same bytes.
+    `programs` maps architectures (`amd64`) to programs; `name` is what the image is called after an import.
+    The same input gives the same bytes.
     """
     archive = _Archive()
     manifests = []

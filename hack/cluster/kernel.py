@@ -1,7 +1,7 @@
-"""What the cluster has to change for the whole machine, recorded before it is changed, and put back by `down`.
+"""What the cluster has to change for the whole machine, recorded before and put back by `down`.
 
-These are three sysctls that the kubelet sets, the handler that runs arm64 programs under emulation, and the empty
-folders that a node's mount namespace covers with its own.
+These are three sysctls that the kubelet sets, the handler that runs arm64 programs under emulation, and the
+empty folders that a node's mount namespace covers with its own.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from cluster.commands import CommandFailed, run, try_run
 from cluster.places import STATE
@@ -30,8 +31,8 @@ COVERED_FOLDERS = (
 )
 """Folders that every node sees as its own, so that every program keeps its default paths."""
 
-# The ELF header of a 64-bit little-endian program for machine 183 (AArch64); the mask ignores the ABI bytes and lets
-# both executables and position-independent programs through.
+# The ELF header of a 64-bit little-endian program for machine 183 (AArch64); the mask ignores the ABI bytes
+# and lets both executables and position-independent programs through.
 _MAGIC = r"\x7f\x45\x4c\x46\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"
 _MASK = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff"
 _INTERPRETER = "/usr/libexec/qemu-binfmt/aarch64-binfmt-P"
@@ -43,7 +44,7 @@ def boot_id() -> str:
 
 
 def change_kernel() -> None:
-    """Record the machine's state, unless an earlier start that was never undone did, then prepare the machine."""
+    """Record the machine's state, unless a start that was never undone did, then prepare it."""
     record = _read_record()
     if record is None:
         record = {
@@ -62,7 +63,7 @@ def change_kernel() -> None:
 
 
 def restore_kernel() -> None:
-    """Put everything back that `change_kernel` recorded; after a reboot only the folders are left to remove."""
+    """Put back everything that `change_kernel` recorded; after a reboot only folders are left."""
     record = _read_record()
     if record is None:
         return
@@ -80,7 +81,7 @@ def restore_kernel() -> None:
 
 
 def enable_arm64() -> None:
-    """Let the kernel run arm64 programs through qemu, in every mount namespace and without qemu inside the image."""
+    """Let the kernel run arm64 programs through qemu, also where no qemu is in sight (in containers)."""
     if not _binfmt_is_mounted():
         run(["mount", "-t", "binfmt_misc", "none", str(_BINFMT)])
     if any((_BINFMT / name).exists() for name in (_HANDLER, "qemu-aarch64")):
@@ -112,9 +113,9 @@ def _missing_folders() -> list[str]:
     return sorted(missing, key=len, reverse=True)
 
 
-def _read_record() -> dict[str, object] | None:
+def _read_record() -> dict[str, Any] | None:
     try:
-        record: dict[str, object] = json.loads(_RECORD.read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads(_RECORD.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     return record

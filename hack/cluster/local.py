@@ -74,10 +74,10 @@ def prepare(progress: Progress, *, extras: bool) -> None:
 
 
 def up(nodes: int, progress: Progress) -> Owner:
-    """Start the cluster with its first `nodes` nodes (0 to 3) and return its record once all of them are Ready.
+    """Start the cluster with its first `nodes` nodes (0 to 3); returns its record once all are Ready.
 
-    What runs already is kept; a cluster whose control plane is broken is taken down first. Raises ClusterError, with
-    the ends of all logs, when a part does not come up.
+    What runs already is kept; a cluster whose control plane is broken is taken down first. Raises
+    ClusterError, with the ends of all logs, when a part does not come up.
     """
     _require_linux_root()
     prepare(progress, extras=False)
@@ -117,7 +117,7 @@ def _remove(progress: Progress) -> None:
 
 
 def _unmount_leftovers() -> None:
-    """Unmount what is below the state folder in this namespace (normally nothing) before the folder is deleted."""
+    """Unmount what is below the state folder (normally nothing) before the folder is deleted."""
     for line in reversed(Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()):
         target = line.split()[1]
         if target.startswith(f"{STATE}/"):

@@ -15,8 +15,8 @@ from typing import IO
 def exclusive(path: Path, *, patience_s: float) -> Iterator[IO[str]]:
     """Hold the lock file for the length of the block.
 
-    The file's text is a note about its holder for whoever waits. Raises TimeoutError, with that note, when somebody
-    else still holds the lock after `patience_s` seconds.
+    The file's text is a note about its holder for whoever waits. Raises TimeoutError, with that note, when
+    somebody else still holds the lock after `patience_s` seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + patience_s

@@ -1,4 +1,4 @@
-"""Network and mount namespaces: how they are made, entered by programs, and entered by threads of this process."""
+"""Network and mount namespaces: made, entered by programs, entered by threads of this process."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def holder(machine: str) -> int | None:
 
 
 def create_namespaces(machine: str, *, mounts: bool) -> int:
-    """Give a machine namespaces of its own (network; with `mounts` also mounts and host name) and return their holder.
+    """Give a machine its namespaces (network; with `mounts` also mounts and host name).
 
-    The holder is in the new namespaces when this returns.
+    Returns the process that holds them, once it is inside.
     """
     kinds = ["--net", "--mount", "--uts", "--propagation", "private"] if mounts else ["--net"]
     pid = start(Unit(machine, "holder"), ["unshare", *kinds, "sleep", "infinity"])
@@ -50,7 +50,8 @@ def _has_become(pid: int, program: str) -> bool:
 def inside(machine: str, argv: list[str], *, mounts: bool = False) -> list[str]:
     """Return the command line that runs a program inside a machine.
 
-    Raises ClusterError when the machine is off. The working directory is the root folder, as nsenter leaves it.
+    Raises ClusterError when the machine is off. The working directory is the root folder, as nsenter leaves
+    it.
     """
     pid = holder(machine)
     if pid is None:
@@ -65,7 +66,7 @@ def run_inside(machine: str, argv: list[str], *, mounts: bool = False, timeout_s
 
 
 def enter_network(pid: int) -> None:
-    """Move the calling thread into the network namespace of a process; sockets it makes from then on belong there.
+    """Move the calling thread into the network namespace of a process: its new sockets belong there.
 
     Never call this on a thread that does anything else: there is no way back that needs no extra rights.
     """
@@ -84,7 +85,8 @@ def enter_network(pid: int) -> None:
 class NetworkThreads:
     """Threads of this process that live inside a machine's network, for requests as they look from there.
 
-    A request costs a connection and nothing more. The threads follow a machine that was switched off and on again.
+    A request costs a connection and nothing more. The threads follow a machine that was switched off and on
+    again.
     """
 
     def __init__(self, machine: str, *, size: int = 8) -> None:

@@ -16,7 +16,7 @@ PAUSE_IMAGE = "edgemodel.local/pause:1"
 
 
 def containerd_config(node: NodePlan, base_spec: Path | None) -> str:
-    """Return containerd's configuration (TOML); `base_spec` is what every container of the node starts from."""
+    """Return containerd's configuration (TOML); every container of the node starts from `base_spec`."""
     cri = 'plugins."io.containerd.grpc.v1.cri"'
     runc = f"{cri}.containerd.runtimes.runc"
     base = f'  base_runtime_spec = "{base_spec}"' if base_spec else ""
@@ -70,9 +70,9 @@ def resolver_config() -> str:
 def masked_spec(default_spec: str) -> str:
     """Return the runtime's default container specification with the machine's processors hidden.
 
-    An arm64 program under qemu sees the x86 machine's /sys/devices/system/cpu beside an x86-shaped /proc/cpuinfo, and
-    the CPU detection of several libraries (ONNX Runtime's among them) crashes on the mixture. An empty, read-only
-    folder there is a case that they handle.
+    An arm64 program under qemu sees the x86 machine's /sys/devices/system/cpu beside an x86-shaped
+    /proc/cpuinfo, and the CPU detection of several libraries (ONNX Runtime's among them) crashes on the
+    mixture. An empty, read-only folder there is a case that they handle.
     """
     spec: dict[str, Any] = json.loads(default_spec)
     options = ["ro", "nosuid", "nodev", "noexec", "size=0k"]
@@ -82,7 +82,7 @@ def masked_spec(default_spec: str) -> str:
 
 
 def cni_config(node: NodePlan) -> str:
-    """Return the network configuration of the node's pods: a bridge with the node's own range, and host ports."""
+    """Return the network configuration of the node's pods: a bridge in the node's range, host ports."""
     bridge = {
         "type": "bridge",
         "bridge": "cni0",

@@ -115,7 +115,8 @@ def _plug_in(node: NodePlan, pid: int) -> None:
     others = "\n".join(
         f"ip route add {other.pod_range} via {other.address}" for other in NODES if other.name != node.name
     )
-    # The default route leads nowhere: without one, packets to a ClusterIP are refused before kube-proxy sees them.
+    # The default route leads nowhere: without one, packets to a ClusterIP are refused before kube-proxy sees
+    # them.
     network = f"""
         hostname {node.name}
         ip link set lo up
@@ -164,7 +165,7 @@ def _write_files(node: NodePlan) -> None:
 
 
 def _is_foreign(node: NodePlan) -> bool:
-    """Say whether the node's images are of another architecture than this machine, and so run under emulation."""
+    """Say whether the node's images are not of this machine's architecture, and so are emulated."""
     return node.architecture != "amd64"
 
 
@@ -185,7 +186,7 @@ def _start_containerd(node: NodePlan) -> None:
 
 
 def _import_pause(node: NodePlan) -> None:
-    """Give the node the image of its sandboxes: called after the node's architecture, native in truth, so it is cheap."""
+    """Give the node the image of its sandboxes: labeled with the node's architecture, in truth native."""
     programs = {node.architecture: tool("testimage-amd64/pause")}
     import_image(node, write_archive(STATE / "images" / f"pause-{node.name}.tar", PAUSE_IMAGE, programs))
 

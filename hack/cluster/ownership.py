@@ -50,7 +50,7 @@ def write_owner(owner: Owner) -> None:
 
 
 def read_owner() -> Owner | None:
-    """Return who owns the cluster that runs, or None when none does; what a crash or a reboot left does not count."""
+    """Return who owns the cluster that runs, or None; what a crash or a reboot left does not count."""
     try:
         owner = Owner(**json.loads(_RECORD.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -63,7 +63,7 @@ def refuse_foreign(owner: Owner | None) -> None:
     if owner is not None and owner.checkout != str(CHECKOUT):
         raise ClusterError(
             f"the local cluster of this machine belongs to {owner.checkout} (since {owner.since}): "
-            "take it down there with `python -m cluster down`, or from here with `python -m cluster down --force`"
+            "take it down there with `python -m cluster down`, or from here with `down --force`"
         )
 
 

@@ -1,7 +1,7 @@
 """Where the local cluster keeps its files, and the addresses it uses.
 
-Everything that only a running cluster needs is machine-wide, because cgroups, mount points and sysctls are; built
-programs are per user and survive.
+Everything that only a running cluster needs is machine-wide, because cgroups, mount points and sysctls are;
+built programs are per user and survive.
 """
 
 from __future__ import annotations

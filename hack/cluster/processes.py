@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from typing_extensions import override
+
 from cluster.cgroups import create_group
 from cluster.commands import run, system_environment
 from cluster.places import LOGS, RUN
@@ -35,6 +37,7 @@ class Unit:
         """The file that says which process it is."""
         return _RECORDS / f"{self.machine}.{self.program}.json"
 
+    @override
     def __str__(self) -> str:
         return f"{self.machine}/{self.program}"
 

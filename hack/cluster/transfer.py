@@ -1,4 +1,4 @@
-"""One HTTP request with a limit on everything, and a file server: both run in the network of the calling thread."""
+"""One HTTP request with limits, and a file server: both in the network of the calling thread."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import http.server
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
+
+from typing_extensions import override
 
 from cluster.base import MAX_BODY_BYTES
 
@@ -56,5 +58,6 @@ class FileServer(http.server.ThreadingHTTPServer):
 
 
 class _QuietHandler(http.server.SimpleHTTPRequestHandler):
+    @override
     def log_message(self, format: str, *args: object) -> None:
         """Write nothing: tests assert on what was fetched, not on a log."""

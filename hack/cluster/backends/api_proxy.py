@@ -1,4 +1,4 @@
-"""Requests to pods and Services through the API server, for clusters whose network this host is no part of."""
+"""Requests to pods and Services through the API server, for clusters whose network is not this host's."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def proxy_path(pods: Any, services: Any, host: str, port: int) -> str:
 
 
 class ProxiedNode(Node):
-    """A node whose `get` goes through the API server: the answer is the pod's, the way to it is not the node's."""
+    """A node whose `get` goes through the API server: the answer is the pod's, the way is not the node's."""
 
     def __init__(self, name: str, cluster: Cluster, base_url: str) -> None:
         super().__init__(name)

@@ -1,7 +1,7 @@
 """The k3s backend: one node from a k3s binary that the user has (EDGE_K3S_BIN), in namespaces of its own.
 
-It belongs to the same machine-wide owner record and control groups as the local cluster: `python -m cluster down`
-removes it too, and there is only ever one of the two.
+It belongs to the same machine-wide owner record and control groups as the local cluster: `python -m cluster
+down` removes it too, and there is only ever one of the two.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The kind backend: nodes are containers of the Docker daemon, described in kind-config.yaml.
 
-Nodes are called edge-a, edge-b and edge-c here as everywhere; in Kubernetes they have the names that kind gives them
-(`Node.name`). edge-a carries the control plane, so only the others can be cut off or switched off.
+Nodes are called edge-a, edge-b and edge-c here as everywhere; in Kubernetes they have the names that kind
+gives them (`Node.name`). edge-a carries the control plane, so only the others can be cut off or switched off.
 """
 
 from __future__ import annotations

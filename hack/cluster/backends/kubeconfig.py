@@ -37,7 +37,7 @@ def _is_ready(node: Any) -> bool:
 
 
 class KubeconfigCluster(Cluster):
-    """Somebody's cluster; EDGE_REGISTRY and EDGE_REGISTRY_ON_HOST name a registry that goes with it, if one does."""
+    """Somebody's cluster; EDGE_REGISTRY and EDGE_REGISTRY_ON_HOST name its registry, if it has one."""
 
     def __init__(self, kubeconfig: Path) -> None:
         if not kubeconfig.is_file():
