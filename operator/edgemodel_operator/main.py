@@ -1,0 +1,180 @@
+"""The operator: settings → adapters → ports → queue and watches. The only place that wires them together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+
+import aiohttp
+import kopf
+
+from edgemodel_operator.adapters.cluster import Cluster
+from edgemodel_operator.adapters.kube import KubeApi, KubeError, connect
+from edgemodel_operator.adapters.lease import Lease, LeaseLost
+from edgemodel_operator.adapters.metrics import Metrics
+from edgemodel_operator.adapters.pods import ModelPods
+from edgemodel_operator.adapters.registries import ImageSigner, ImageVerifier, Registries
+from edgemodel_operator.build.supplier import WorkerBuilder
+from edgemodel_operator.handlers import Wakeups, make_registry, make_settings
+from edgemodel_operator.oci.transport import new_session
+from edgemodel_operator.reconcile.outcome import Outcome
+from edgemodel_operator.reconcile.ports import Ports
+from edgemodel_operator.reconcile.queue import Key, Queue
+from edgemodel_operator.reconcile.reconcile import reconcile_safely
+from edgemodel_operator.reconcile.supplies import Supplies
+from edgemodel_operator.reconcile.verdicts import RememberingVerifier
+from edgemodel_operator.settings import InvalidSettings, Settings, load_settings
+from edgemodel_operator.web.logs import configure_logging
+from edgemodel_operator.web.probes import serve_probes
+
+log = logging.getLogger(__name__)
+
+LEASE_NAME = "edgemodel-operator"
+CLASS_RETRY_SECONDS = 5
+
+
+def now() -> datetime:
+    """Give the time of the wall clock, in UTC."""
+    return datetime.now(UTC)
+
+
+def main() -> None:
+    """Run the operator until SIGTERM."""
+    try:
+        settings = load_settings()
+    except InvalidSettings as error:
+        sys.exit(f"edgemodel-operator: {error}")
+    configure_logging(settings.log_level)
+    try:
+        asyncio.run(run(settings))
+    except* LeaseLost as errors:
+        log.critical("stopping: %s", errors.exceptions[0])
+        sys.exit(1)
+
+
+async def run(settings: Settings) -> None:
+    """Serve probes, hold the Lease, reconcile."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    operator = Operator(settings)
+    async with AsyncExitStack() as stack:
+        kube = await stack.enter_async_context(connect())
+        registry_session = await stack.enter_async_context(new_session())
+        pod_session = await stack.enter_async_context(aiohttp.ClientSession())
+        await stack.enter_async_context(
+            serve_probes(
+                settings.metrics_port, operator.metrics.registry, operator.is_ready, operator.is_alive
+            )
+        )
+        work = asyncio.create_task(operator.work(kube, registry_session, pod_session))
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        operator.begin_stop()
+        stopped.cancel()
+        if not work.done():
+            work.cancel()
+        await asyncio.gather(work, return_exceptions=stop.is_set())
+
+
+class Operator:
+    """The running parts."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.metrics = Metrics()
+        self.queue = Queue()
+        self._watching = asyncio.Event()
+        self._stopping = False
+
+    def is_ready(self) -> bool:
+        """Say whether the Lease is held and the watches run."""
+        return self._watching.is_set() and not self._stopping
+
+    def is_alive(self) -> bool:
+        """Say that the event loop turns; a dead watch ends the process by itself."""
+        return True
+
+    def begin_stop(self) -> None:
+        """Say not ready from now on."""
+        self._stopping = True
+
+    async def work(
+        self, kube: KubeApi, registry_session: aiohttp.ClientSession, pod_session: aiohttp.ClientSession
+    ) -> None:
+        """Hold the Lease and reconcile until cancelled."""
+        settings = self._settings
+        holder = settings.pod_name or socket.gethostname()
+        lease = Lease(kube, settings.namespace, LEASE_NAME, holder, now)
+        await lease.acquire()
+        cluster = Cluster(kube, settings.namespace, holder)
+        ports, supplies = self._wire(cluster, registry_session, pod_session)
+
+        async def one_pass(key: Key) -> tuple[Outcome, float | None]:
+            return await reconcile_safely(key, ports, supplies)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(lease.keep())
+                group.create_task(self._apply_classes(cluster))
+                group.create_task(self.queue.run(one_pass))
+                group.create_task(self._watch())
+        finally:
+            await asyncio.shield(lease.release())
+
+    def _wire(
+        self, cluster: Cluster, registry_session: aiohttp.ClientSession, pod_session: aiohttp.ClientSession
+    ) -> tuple[Ports, Supplies]:
+        settings = self._settings
+        registries = Registries(registry_session, settings.registries.plain_http)
+        verifier = ImageVerifier(cluster, registries, settings.namespace)
+        ports = Ports(
+            cluster=cluster,
+            pods=ModelPods(pod_session),
+            verifier=RememberingVerifier(verifier, self.metrics),
+            metrics=self.metrics,
+            clock=now,
+            runtimes=settings.runtimes,
+        )
+        supplies = Supplies(
+            cluster,
+            WorkerBuilder(settings.sources, settings.registries.plain_http),
+            ImageSigner(cluster, registries, settings.namespace, settings.signing.secret_name),
+            self.metrics,
+            clock=now,
+            wake=lambda namespace, name: self.queue.wake((namespace, name)),
+            concurrency=settings.max_concurrent_builds,
+        )
+        return ports, supplies
+
+    async def _apply_classes(self, cluster: Cluster) -> None:
+        """Apply the AcceleratorClasses of the configuration; the API may not serve the kind for a moment."""
+        for item in self._settings.accelerator_classes:
+            while True:
+                try:
+                    await cluster.apply_class(item.name, item.spec)
+                    break
+                except KubeError as error:
+                    log.warning("AcceleratorClass %s could not be applied: %s", item.name, error)
+                    await asyncio.sleep(CLASS_RETRY_SECONDS)
+
+    async def _watch(self) -> None:
+        await kopf.operator(
+            registry=make_registry(),
+            settings=make_settings(),
+            memo=Wakeups(self.queue),
+            standalone=True,
+            clusterwide=True,
+            ready_flag=self._watching,
+        )
+        raise LeaseLost("the watches ended")
+
+
+if __name__ == "__main__":
+    main()
