@@ -166,8 +166,8 @@ class ImageSpec(Schema):
             pattern=r"^[a-zA-Z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$",
             json_schema_extra=rules(
                 (
-                    "!self.contains('@') && !self.matches(':[^/]*$')",
-                    "repository takes no tag and no digest: write host[:port]/path alone",
+                    "self.matches('^[a-zA-Z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$')",
+                    "repository takes no tag and no digest: write host[:port]/path, the path in lower case",
                 ),
             ),
         ),
