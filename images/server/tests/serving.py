@@ -88,8 +88,8 @@ class ModelMaker:
             [],
         )
 
-    def slow(self, path: Path, rounds: int = 3000) -> Path:
-        """x: FP32 [1] -> y = x, after ``rounds`` products of a 128 x 128 matrix that the optimizer cannot drop."""
+    def slow(self, path: Path, rounds: int = 6000) -> Path:
+        """x: FP32 [1] -> y = x, after ``rounds`` products of a 128 x 128 matrix that cannot be optimized away."""
         value = helper.make_tensor_value_info
         matrix = value("m_in", TensorProto.FLOAT, [128, 128])
         body = helper.make_graph(
@@ -121,7 +121,7 @@ class ModelMaker:
             ],
         )
 
-    def write_manifest(self, folder: Path, name: str, version: str = "7", **changes: object) -> Path:
+    def write_manifest(self, folder: Path, name: str, version: str = "7", /, **changes: object) -> Path:
         """Describe the files of a folder as they are; ``changes`` replace top-level fields."""
         files = [
             {

@@ -115,7 +115,8 @@ def test_answers_equal_the_runtime_bit_by_bit(
     x = np.random.default_rng(1).normal(size=(50, 4)).astype(np.float32)
     (want,) = session.run(["y"], {"x": x})
     head = json.dumps({
-        "inputs": [{"name": "x", "datatype": "FP32", "shape": [50, 4], "parameters": {"binary_data_size": x.nbytes}}],
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [50, 4],
+                    "parameters": {"binary_data_size": x.nbytes}}],
         "parameters": {"binary_data_output": True},
     }).encode()  # fmt: skip
     reply = server.ask(

@@ -22,7 +22,7 @@ def tensors(datatype: str, *, finite: bool) -> st.SearchStrategy[Tensor]:
         text = st.text().map(str.encode)
         elements: Any = text if finite else text | st.binary()
         return st_numpy.arrays(np.object_, SHAPES, elements=elements, fill=st.just(b""))
-    limits = {"allow_nan": not finite, "allow_infinity": not finite}
+    limits: dict[str, Any] = {"allow_nan": not finite, "allow_infinity": not finite}
     options = limits if datatype.startswith("FP") else {}
     dtype = NUMPY_DTYPE[datatype]
     return st_numpy.arrays(dtype, SHAPES, elements=st_numpy.from_dtype(dtype, **options))

@@ -1,0 +1,222 @@
+"""The small parts: processors, settings, the metrics page, where computations run, and noise."""
+
+import asyncio
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+from serving import ModelMaker, ServerProcess
+
+from edgemodel_server.cpus import count_usable_cpus
+from edgemodel_server.datatypes import TensorSpec
+from edgemodel_server.errors import MAX_MESSAGE_CHARACTERS, ApiError, Reason, StartError
+from edgemodel_server.http.messages import Request, Response
+from edgemodel_server.inference import Signature, parse_infer_request
+from edgemodel_server.manifest import read_source
+from edgemodel_server.metrics import BUCKETS, Histogram, Page
+from edgemodel_server.served import INLINE_SECONDS, ServedModel
+from edgemodel_server.settings import NamedPath, parse_settings
+from edgemodel_server.startup import Checks, prepare
+from edgemodel_server.workers import Workers
+
+DENSE = json.dumps(
+    {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}
+).encode()
+
+
+@pytest.mark.parametrize(
+    ("files", "want"),
+    [
+        ({}, math.inf),
+        ({"cpu.max": "max 100000\n"}, math.inf),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "100000 100000\n"}, 1),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
+        ({"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1),
+        ({"cpu.max": "nonsense"}, math.inf),
+    ],
+)
+def test_threads_follow_the_quota_of_the_cgroup(tmp_path: Path, files: dict[str, str], want: float) -> None:
+    allowed = count_usable_cpus(tmp_path / "none")
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert count_usable_cpus(tmp_path) == min(allowed, want)
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("/models/a.onnx", NamedPath(None, Path("/models/a.onnx"))),
+        ("a=/models/b.onnx", NamedPath("a", Path("/models/b.onnx"))),
+        ("a=b=c", NamedPath("a", Path("b=c"))),
+        ("./a=b", NamedPath(None, Path("./a=b"))),
+    ],
+)
+def test_models_may_be_given_a_name(text: str, want: NamedPath) -> None:
+    assert parse_settings(["--model", text]).models == (want,)
+
+
+def test_a_golden_sample_for_a_name_comes_before_the_one_for_all() -> None:
+    settings = parse_settings(["--golden", "one.json", "--golden", "b=two.json"])
+    assert settings.golden_for("a") == Path("one.json")
+    assert settings.golden_for("b") == Path("two.json")
+    assert parse_settings([]).golden_for("a") is None
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--unknown"],
+        ["--http-port", "70000"],
+        ["--http-port", "x"],
+        ["--drain-seconds", "-1"],
+        ["--drain-seconds", "nan"],
+        ["--golden-tolerance", "inf"],
+        ["--threads", "0"],
+        ["--check", "--prefetch"],
+        ["--drain", "5"],
+    ],
+)
+def test_a_wrong_command_line_exits_with_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse_settings(argv)
+    assert caught.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+def test_long_reasons_are_cut() -> None:
+    assert len(StartError(Reason.LOAD_FAILED, "a\n" * 100000).message) == MAX_MESSAGE_CHARACTERS
+
+
+def test_the_metrics_page_is_what_prometheus_reads(dense_server: ServerProcess) -> None:
+    assert dense_server.ask("POST", "/v2/models/dense/infer", DENSE).status == 200
+    reply = dense_server.ask("GET", "/metrics")
+    assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
+    families = {family.name: family for family in text_string_to_metric_families(reply.body.decode())}
+    assert families["edgemodel_server_request_duration_seconds"].type == "histogram"
+    assert families["edgemodel_server_inference_requests"].type == "counter"
+    assert families["process_resident_memory_bytes"].samples[0].value > 1e6
+    for family in families.values():
+        assert family.documentation
+        assert len({str(sample) for sample in family.samples}) == len(family.samples)
+
+
+@given(st.lists(st.floats(0, 20)))
+def test_histograms_count_every_value_once_and_cumulate(values: list[float]) -> None:
+    histogram = Histogram()
+    for value in values:
+        histogram.observe(value)
+    page = Page()
+    page.add_histograms("a_seconds", "Text.", [({"model": 'quo"te\\\n'}, histogram)])
+    (family,) = text_string_to_metric_families(page.render().decode())
+    counts = {
+        sample.labels["le"]: sample.value for sample in family.samples if sample.name.endswith("_bucket")
+    }
+    for bound in BUCKETS:
+        assert counts[repr(bound)] == sum(value <= bound for value in values)
+    assert counts["+Inf"] == len(values)
+    assert all(sample.labels["model"] == 'quo"te\\\n' for sample in family.samples)
+
+
+class Asker:
+    """Takes the answers to its requests."""
+
+    def __init__(self) -> None:
+        self.responses: list[Response] = []
+
+    def answer(self, request: Request, response: Response) -> None:
+        self.responses.append(response)
+
+    async def until(self, count: int) -> None:
+        """Wait for the answers to ``count`` requests."""
+        async with asyncio.timeout(60):
+            while len(self.responses) < count:  # noqa: ASYNC110 - an answer is a call, there is no event
+                await asyncio.sleep(0)
+
+    def request(self, body: bytes) -> Request:
+        request = Request(self, 0.0)
+        request.body = body
+        return request
+
+
+async def test_fast_computations_run_on_the_loop_until_they_turn_out_slow(
+    models: ModelMaker, tmp_path: Path
+) -> None:
+    path = models.dense(tmp_path / "dense.onnx")
+    served = ServedModel("dense", "1", Workers(asyncio.get_running_loop(), 1), 4)
+    served.start(prepare(read_source(path), Checks()))
+    asker = Asker()
+    served.infer(asker.request(DENSE))
+    assert [response.status for response in asker.responses] == [200]
+    served._watch_inline(100 * INLINE_SECONDS)
+    served.infer(asker.request(DENSE))
+    assert served.metrics.queued == 1
+    assert len(asker.responses) == 1
+    await asker.until(2)
+    assert asker.responses[1].status == 200
+    assert served.metrics.queued == 0
+
+
+async def test_inputs_much_larger_than_the_warm_up_leave_the_loop(models: ModelMaker, tmp_path: Path) -> None:
+    path = models.dense(tmp_path / "dense.onnx")
+    served = ServedModel("dense", "1", Workers(asyncio.get_running_loop(), 1), 4)
+    served.start(prepare(read_source(path), Checks()))
+    rows = served._inline_bytes // 16 + 1
+    entry = {"name": "x", "datatype": "FP32", "shape": [rows, 4], "data": [0] * rows * 4}
+    asker = Asker()
+    served.infer(asker.request(json.dumps({"inputs": [entry]}).encode()))
+    assert not asker.responses
+    await asker.until(1)
+    assert asker.responses[0].status == 200
+
+
+SIGNATURE = Signature(
+    {"x": TensorSpec("x", "FP32", (-1, 4)), "t": TensorSpec("t", "BYTES", (-1,))},
+    {"y": TensorSpec("y", "FP32", (-1, 3))},
+)
+NOISE: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["name", "shape", "data"]), inner),
+    max_leaves=20,
+)  # fmt: skip
+ENTRIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": st.sampled_from(["x", "t", "y"]) | NOISE,
+        "datatype": st.sampled_from(["FP32", "BYTES", "INT8"]) | NOISE,
+        "shape": st.lists(st.integers(-1, 5), max_size=3) | NOISE,
+        "data": st.lists(st.integers() | st.floats(allow_nan=False) | st.text(max_size=2)) | NOISE,
+        "parameters": st.fixed_dictionaries({"binary_data_size": st.integers(-1, 40)}) | NOISE,
+    },
+)
+DOCUMENTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": NOISE,
+        "inputs": st.lists(ENTRIES, max_size=3) | NOISE,
+        "outputs": st.lists(ENTRIES) | NOISE,
+    },
+)
+
+
+@given(DOCUMENTS, st.binary(max_size=40), st.integers(-5, 5))
+def test_noise_is_either_a_request_that_fits_or_refused(
+    document: dict[str, Any], tail: bytes, slip: int
+) -> None:
+    head = json.dumps(document).encode()
+    try:
+        request = parse_infer_request(head + tail, max(0, len(head) + slip), SIGNATURE)
+    except ApiError as error:
+        refused = error
+    else:
+        refused = None
+        for name, spec in SIGNATURE.inputs.items():
+            assert spec.accepts(request.inputs[name].shape)
+    assert refused is None or refused.status == 400
