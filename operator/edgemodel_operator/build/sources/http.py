@@ -64,9 +64,7 @@ async def _get(
         async with session.get(url, allow_redirects=False, timeout=timeout, headers=headers) as response:
             yield response
     except ForbiddenAddress as error:
-        raise fail(
-            Reason.SOURCE_FORBIDDEN_ADDRESS, f"{_shown(url)} is refused: {url.host} at {error}."
-        ) from error
+        raise fail(Reason.SOURCE_FORBIDDEN_ADDRESS, f"{_shown(url)} is refused: {error}.") from error
     except aiohttp.InvalidURL as error:
         raise fail(Reason.SOURCE_FORBIDDEN_ADDRESS, f"{_shown(url)} names no plain address.") from error
     except aiohttp.ConnectionTimeoutError as error:
@@ -89,6 +87,8 @@ def _client_failure(url: URL, error: aiohttp.ClientError) -> BuildError:
         )
     if isinstance(error, aiohttp.ClientSSLError):
         return fail(Reason.SOURCE_TLS_FAILED, f"{url.host} does not speak TLS as we need it.")
+    if isinstance(error, aiohttp.ClientResponseError):
+        return fail(Reason.SOURCE_UNAVAILABLE, f"{_shown(url)} does not answer as an HTTP server should.")
     if isinstance(error, aiohttp.ClientPayloadError):
         return fail(Reason.SOURCE_UNAVAILABLE, f"{_shown(url)} broke off in the middle of the file.")
     if isinstance(error, aiohttp.ClientConnectorError):

@@ -158,9 +158,7 @@ async def _save_blob(
 def _failure(reference: Reference, error: Exception) -> BuildError:
     match error:
         case ForbiddenAddress():
-            return fail(
-                Reason.SOURCE_FORBIDDEN_ADDRESS, f"{reference} is refused: {reference.registry} at {error}."
-            )
+            return fail(Reason.SOURCE_FORBIDDEN_ADDRESS, f"{reference} is refused: {error}.")
         case errors.NotFound():
             return fail(Reason.SOURCE_NOT_FOUND, f"{reference} does not exist, or is hidden from us.")
         case errors.Unauthorized():

@@ -1,0 +1,299 @@
+"""HTTP sources: real servers, most of them bad."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ipaddress
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from edgemodel_operator.api.edgemodel import HttpSource
+from edgemodel_operator.build.addresses import AddressPolicy
+from edgemodel_operator.build.failures import BuildError, BuildFailure, Reason
+from edgemodel_operator.build.sources.download import Allowance
+from edgemodel_operator.build.sources.http import fetch_http
+from support.build import LOOPBACK, SourceServer, hang, sha256, source_server
+from support.registry import free_port
+
+CONTENT = b"weights" * 1000
+ALLOWED = Allowance(AddressPolicy.parse(allowed=LOOPBACK), 1 << 20, total_seconds=60)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[SourceServer]:
+    async with source_server() as server:
+        yield server
+
+
+def make_source(url: str, digest: str = sha256(CONTENT)) -> HttpSource:
+    return HttpSource(url=url, sha256=digest, insecure=True)
+
+
+async def failure_of(source: HttpSource, folder: Path, allowance: Allowance = ALLOWED) -> BuildFailure:
+    with pytest.raises(BuildError) as caught:
+        await fetch_http(source, folder / "model", allowance)
+    assert caught.value.failure.message.endswith(".")
+    return caught.value.failure
+
+
+async def test_a_file_is_saved_and_described(server: SourceServer, tmp_path: Path) -> None:
+    told: list[int] = []
+    allowance = Allowance(ALLOWED.policy, 7000, 60, on_bytes=lambda done, total: told.append(done))
+    file = await fetch_http(make_source(server.serve(CONTENT)), tmp_path / "model", allowance)
+    assert file.path.read_bytes() == CONTENT
+    assert (file.sha256, file.size) == (sha256(CONTENT), 7000)
+    assert told[-1] == 7000
+
+
+async def test_redirects_are_followed(server: SourceServer, tmp_path: Path) -> None:
+    server.serve(CONTENT, "/store/model")
+
+    async def redirect(request: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": "/store/model?signature=1"})
+
+    file = await fetch_http(make_source(server.answer(redirect)), tmp_path / "model", ALLOWED)
+    assert file.size == 7000
+    assert server.seen == ["/model.onnx", "/store/model"]
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "retryable"),
+    [
+        (404, Reason.SOURCE_NOT_FOUND, True),
+        (410, Reason.SOURCE_NOT_FOUND, True),
+        (401, Reason.SOURCE_DENIED, True),
+        (403, Reason.SOURCE_DENIED, True),
+        (429, Reason.SOURCE_UNAVAILABLE, True),
+        (500, Reason.SOURCE_UNAVAILABLE, True),
+        (503, Reason.SOURCE_UNAVAILABLE, True),
+        (204, Reason.SOURCE_UNAVAILABLE, True),
+    ],
+)
+async def test_a_status_has_its_reason(
+    server: SourceServer, tmp_path: Path, status: int, reason: Reason, *, retryable: bool
+) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(status=status, headers={"Retry-After": "17"})
+
+    failure = await failure_of(make_source(server.answer(answer) + "?token=secret"), tmp_path)
+    assert (failure.reason, failure.retryable) == (reason, retryable)
+    assert str(status) in failure.message
+    assert "secret" not in failure.message
+    assert failure.retry_after == (17.0 if status in {429, 500, 503} else None)
+
+
+@pytest.mark.parametrize(
+    ("target", "kind"),
+    [
+        ("http://169.254.169.254/latest/meta-data/", "169.254.169.254 is a link-local address"),
+        ("http://[fe80::1]/", "fe80::1 is a link-local address"),
+        ("http://[::ffff:169.254.169.254]/", "::ffff:a9fe:a9fe is a link-local address"),
+        ("http://0.0.0.0:80/", "0.0.0.0 is an unspecified address"),
+        ("http://224.0.0.1/", "224.0.0.1 is a multicast address"),
+    ],
+)
+async def test_a_redirect_to_a_forbidden_address_is_refused(
+    server: SourceServer, tmp_path: Path, target: str, kind: str
+) -> None:
+    async def redirect(request: web.Request) -> web.Response:
+        return web.Response(status=307, headers={"Location": target})
+
+    failure = await failure_of(make_source(server.answer(redirect)), tmp_path)
+    assert failure.reason is Reason.SOURCE_FORBIDDEN_ADDRESS
+    assert not failure.retryable
+    assert kind in failure.message
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_nothing_is_sent_to_a_forbidden_address(
+    server: SourceServer, tmp_path: Path, host: str
+) -> None:
+    server.serve(CONTENT)
+    guarded = Allowance(AddressPolicy(), 1 << 20, total_seconds=60)
+    failure = await failure_of(make_source(f"http://{host}:{server.port}/model.onnx"), tmp_path, guarded)
+    assert failure.reason is Reason.SOURCE_FORBIDDEN_ADDRESS
+    assert "is a loopback address" in failure.message
+    assert server.seen == []
+
+
+@pytest.mark.parametrize("host", ["2130706433", "127.1", "0x7f000001"])
+async def test_odd_spellings_of_an_address_do_not_pass(
+    server: SourceServer, tmp_path: Path, host: str
+) -> None:
+    guarded = Allowance(AddressPolicy(), 1 << 20, total_seconds=60)
+    failure = await failure_of(make_source(f"http://{host}:{server.port}/model.onnx"), tmp_path, guarded)
+    assert failure.reason in {Reason.SOURCE_FORBIDDEN_ADDRESS, Reason.SOURCE_UNAVAILABLE}
+    assert server.seen == []
+
+
+async def test_plain_http_needs_insecure(server: SourceServer, tmp_path: Path) -> None:
+    # The type refuses such a URL already; a redirect arrives here without having passed it.
+    source = make_source(server.serve(CONTENT)).model_copy(update={"insecure": False})
+    failure = await failure_of(source, tmp_path)
+    assert failure.reason is Reason.SOURCE_FORBIDDEN_ADDRESS
+    assert "insecure: true" in failure.message
+    assert server.seen == []
+
+
+async def test_endless_redirects_end(server: SourceServer, tmp_path: Path) -> None:
+    async def redirect(request: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": "/model.onnx"})
+
+    failure = await failure_of(make_source(server.answer(redirect)), tmp_path)
+    assert failure.reason is Reason.SOURCE_UNAVAILABLE
+    assert "more than 5 times" in failure.message
+    assert len(server.seen) == 6
+
+
+async def test_an_announced_size_beyond_the_cap_is_refused_unread(
+    server: SourceServer, tmp_path: Path
+) -> None:
+    async def announce(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": str(10**12)})
+        await response.prepare(request)
+        await asyncio.Event().wait()
+        return response
+
+    failure = await failure_of(make_source(server.answer(announce)), tmp_path)
+    assert failure.reason is Reason.SOURCE_TOO_LARGE
+    assert str(1 << 20) in failure.message
+    assert not (tmp_path / "model").exists()
+
+
+async def test_an_unannounced_size_beyond_the_cap_is_cut_off(server: SourceServer, tmp_path: Path) -> None:
+    async def flood(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(bytes(65536))
+
+    failure = await failure_of(make_source(server.answer(flood)), tmp_path)
+    assert failure.reason is Reason.SOURCE_TOO_LARGE
+    assert (tmp_path / "model").stat().st_size <= 1 << 20
+
+
+async def test_a_silent_server_is_given_up(server: SourceServer, tmp_path: Path) -> None:
+    impatient = Allowance(ALLOWED.policy, 1 << 20, total_seconds=60, idle_seconds=0.2)
+    failure = await failure_of(make_source(server.answer(hang)), tmp_path, impatient)
+    assert failure.reason is Reason.SOURCE_TIMEOUT
+    assert "sent nothing for 0.2 seconds" in failure.message
+
+
+async def test_a_slow_server_is_given_up(server: SourceServer, tmp_path: Path) -> None:
+    impatient = Allowance(ALLOWED.policy, 1 << 20, total_seconds=0.3)
+    failure = await failure_of(make_source(server.answer(hang)), tmp_path, impatient)
+    assert failure.reason is Reason.SOURCE_TIMEOUT
+    assert "not complete after 0.3 seconds" in failure.message
+
+
+async def test_a_body_that_breaks_off(server: SourceServer, tmp_path: Path) -> None:
+    async def cut(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "7000"})
+        await response.prepare(request)
+        await response.write(CONTENT[:3000])
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    failure = await failure_of(make_source(server.answer(cut)), tmp_path)
+    assert failure.reason is Reason.SOURCE_UNAVAILABLE
+    assert "broke off" in failure.message
+
+
+async def test_a_content_length_that_is_too_small(tmp_path: Path) -> None:
+    async def lie(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + CONTENT)
+        writer.close()
+        await writer.wait_closed()
+
+    port = free_port()
+    async with await asyncio.start_server(lie, "127.0.0.1", port):
+        failure = await failure_of(make_source(f"http://127.0.0.1:{port}/m"), tmp_path)
+    assert failure.reason is Reason.SOURCE_UNAVAILABLE
+    assert "does not answer as an HTTP server should" in failure.message
+
+
+async def test_another_file_is_refused_with_both_digests(server: SourceServer, tmp_path: Path) -> None:
+    failure = await failure_of(make_source(server.serve(b"tampered")), tmp_path)
+    assert failure.reason is Reason.SOURCE_DIGEST_MISMATCH
+    assert sha256(b"tampered") in failure.message
+    assert sha256(CONTENT) in failure.message
+
+
+async def test_an_encoding_that_was_not_asked_for_is_refused(server: SourceServer, tmp_path: Path) -> None:
+    async def encoded(request: web.Request) -> web.Response:
+        assert request.headers["Accept-Encoding"] == "identity"
+        return web.Response(body=CONTENT, headers={"Content-Encoding": "br"})
+
+    failure = await failure_of(make_source(server.answer(encoded)), tmp_path)
+    assert failure.reason is Reason.SOURCE_UNAVAILABLE
+    assert "Content-Encoding br" in failure.message
+
+
+async def test_nobody_listens(tmp_path: Path) -> None:
+    failure = await failure_of(make_source(f"http://127.0.0.1:{free_port()}/m"), tmp_path)
+    assert failure.reason is Reason.SOURCE_UNAVAILABLE
+    assert "cannot be reached" in failure.message
+
+
+async def test_a_name_that_does_not_resolve(tmp_path: Path) -> None:
+    failure = await failure_of(make_source("http://models.invalid/m"), tmp_path)
+    assert failure.reason is Reason.SOURCE_UNAVAILABLE
+    assert "models.invalid cannot be resolved" in failure.message
+
+
+def make_certificate(folder: Path) -> ssl.SSLContext:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "stranger")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return context
+
+
+async def test_an_unknown_certificate_is_refused(tmp_path: Path) -> None:
+    async with source_server(make_certificate(tmp_path)) as server:
+        failure = await failure_of(make_source(server.serve(CONTENT)), tmp_path)
+    assert failure.reason is Reason.SOURCE_TLS_FAILED
+    assert "certificate of 127.0.0.1 is not trusted: self-signed certificate" in failure.message
+    assert server.seen == []
+
+
+async def test_https_never_redirects_to_http(
+    server: SourceServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def redirect(request: web.Request) -> web.Response:
+        return web.Response(status=301, headers={"Location": server.serve(CONTENT)})
+
+    context = make_certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    async with source_server(context) as secure:
+        source = HttpSource(url=secure.answer(redirect), sha256=sha256(CONTENT))
+        failure = await failure_of(source, tmp_path)
+    assert failure.reason is Reason.SOURCE_FORBIDDEN_ADDRESS
+    assert "only https is allowed" in failure.message
+    assert (secure.seen, server.seen) == (["/model.onnx"], [])

@@ -1,0 +1,200 @@
+"""OCI sources: artifacts and images in a real registry."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from edgemodel_operator.api.edgemodel import OciSource, Source
+from edgemodel_operator.build.addresses import AddressPolicy
+from edgemodel_operator.build.failures import BuildError, BuildFailure, Reason
+from edgemodel_operator.build.request import BuildRequest
+from edgemodel_operator.build.sources import fetch_source
+from edgemodel_operator.build.sources.download import Allowance, FetchedFile
+from edgemodel_operator.oci.descriptor import (
+    OCI_EMPTY,
+    OCI_INDEX,
+    OCI_LAYER_GZIP,
+    OCI_LAYER_ZSTD,
+    OCI_MANIFEST,
+    Descriptor,
+    canonical_json,
+)
+from edgemodel_operator.oci.image import make_index
+from edgemodel_operator.oci.reference import Reference, parse_reference
+from edgemodel_operator.oci.registry import RegistryClient
+from support.build import LOOPBACK, make_request, sha256
+from support.images import make_layer
+from support.registry import RegistryServer
+
+MODEL = b"weights" * 1000
+TITLE = "org.opencontainers.image.title"
+Layers = list[tuple[bytes, str, str]]
+
+
+@pytest.fixture
+def ref(registry: RegistryServer, request: pytest.FixtureRequest) -> Reference:
+    return parse_reference(f"{registry.host}/oci-source/{sha256(request.node.name.encode())[:12]}:1")
+
+
+async def push(client: RegistryClient, ref: Reference, layers: Layers) -> Descriptor:
+    """Push a manifest with layers of (content, media type, title)."""
+    entries = []
+    for content, media_type, title in layers:
+        blob = Descriptor.of(media_type, content)
+        await client.put_blob(ref, content, blob)
+        entries.append({**blob.to_json(), "annotations": {TITLE: title} if title else {}})
+    config = Descriptor.of(OCI_EMPTY, b"{}")
+    await client.put_blob(ref, b"{}", config)
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": config.to_json(),
+        "layers": entries,
+    }
+    return (await client.put_manifest(ref, canonical_json(manifest), OCI_MANIFEST)).descriptor
+
+
+def artifact(*files: tuple[str, bytes]) -> Layers:
+    return [(content, "application/octet-stream", name) for name, content in files]
+
+
+def make_source(ref: Reference, path: str = "", digest: str = sha256(MODEL)) -> BuildRequest:
+    request = make_request(
+        "http://127.0.0.1/",
+        MODEL,
+        runtime=f"{ref.registry}/runtime@sha256:{'0' * 64}",
+        repository=f"{ref.registry}/models/x",
+    )
+    source = Source(oci=OciSource(reference=str(ref), path=path, sha256=digest))
+    return request.model_copy(update={"source": source})
+
+
+async def fetch(request: BuildRequest, folder: Path, *, max_bytes: int = 1 << 20) -> FetchedFile:
+    allowance = Allowance(AddressPolicy.parse(allowed=LOOPBACK), max_bytes, 60)
+    return await fetch_source(request, folder, folder / "model", allowance)
+
+
+async def failure_of(request: BuildRequest, folder: Path, *, max_bytes: int = 1 << 20) -> BuildFailure:
+    with pytest.raises(BuildError) as caught:
+        await fetch(request, folder, max_bytes=max_bytes)
+    return caught.value.failure
+
+
+@pytest.mark.parametrize("path", ["", "model.onnx"])
+async def test_a_titled_layer(client: RegistryClient, ref: Reference, tmp_path: Path, path: str) -> None:
+    await push(client, ref, artifact(("README.md", b"read me"), ("model.onnx", MODEL)))
+    file = await fetch(make_source(ref, path), tmp_path)
+    assert file.path.read_bytes() == MODEL
+    assert file.sha256 == sha256(MODEL)
+
+
+async def test_a_digest_pins_the_artifact(client: RegistryClient, ref: Reference, tmp_path: Path) -> None:
+    stored = await push(client, ref, artifact(("model.onnx", MODEL)))
+    await push(client, ref, artifact(("model.onnx", b"other")))
+    assert (await fetch(make_source(ref.with_digest(stored.digest)), tmp_path)).size == 7000
+
+
+def gzip_layer(path: str, content: bytes) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        header = tarfile.TarInfo(path)
+        header.size = len(content)
+        tar.addfile(header, io.BytesIO(content))
+    return gzip.compress(out.getvalue())
+
+
+@pytest.mark.parametrize("path", ["", "models/model.onnx", "/models/model.onnx"])
+async def test_a_file_in_an_image(client: RegistryClient, ref: Reference, tmp_path: Path, path: str) -> None:
+    _, base = make_layer("etc/os-release", b"tiny")
+    layers = [(base, OCI_LAYER_ZSTD, ""), (gzip_layer("models/model.onnx", MODEL), OCI_LAYER_GZIP, "")]
+    await push(client, ref, layers)
+    assert (await fetch(make_source(ref, path), tmp_path)).path.read_bytes() == MODEL
+    assert {file.name for file in tmp_path.iterdir()} == {"model"}
+
+
+async def test_the_upper_layer_hides_the_lower(
+    client: RegistryClient, ref: Reference, tmp_path: Path
+) -> None:
+    _, lower = make_layer("models/model.onnx", b"old")
+    _, upper = make_layer("models/model.onnx", MODEL)
+    await push(client, ref, [(lower, OCI_LAYER_ZSTD, ""), (upper, OCI_LAYER_ZSTD, "")])
+    assert (await fetch(make_source(ref), tmp_path)).path.read_bytes() == MODEL
+
+
+async def test_an_index_leads_to_any_child(client: RegistryClient, ref: Reference, tmp_path: Path) -> None:
+    child = await push(client, ref, artifact(("model.onnx", MODEL)))
+    await client.put_manifest(ref, make_index([child]), OCI_INDEX)
+    assert (await fetch(make_source(ref), tmp_path)).size == 7000
+
+
+async def test_several_models_need_a_path(client: RegistryClient, ref: Reference, tmp_path: Path) -> None:
+    await push(client, ref, artifact(("a.onnx", MODEL), ("b.onnx", b"other")))
+    failure = await failure_of(make_source(ref), tmp_path)
+    assert failure.reason is Reason.SOURCE_INVALID
+    assert "(a.onnx, b.onnx): name one by `path`" in failure.message
+    assert (await fetch(make_source(ref, "a.onnx"), tmp_path)).size == 7000
+
+
+async def test_several_models_in_layers_need_a_path(
+    client: RegistryClient, ref: Reference, tmp_path: Path
+) -> None:
+    layers: Layers = [(make_layer(f"{name}.onnx", MODEL)[1], OCI_LAYER_ZSTD, "") for name in "ab"]
+    await push(client, ref, layers)
+    failure = await failure_of(make_source(ref), tmp_path)
+    assert failure.reason is Reason.SOURCE_INVALID
+    assert "a.onnx, b.onnx" in failure.message
+
+
+@pytest.mark.parametrize(("path", "what"), [("", "no .onnx file"), ("x.onnx", "no file 'x.onnx'")])
+async def test_nothing_fits(
+    client: RegistryClient, ref: Reference, tmp_path: Path, path: str, what: str
+) -> None:
+    await push(client, ref, [(make_layer("weights.bin", MODEL)[1], OCI_LAYER_ZSTD, "")])
+    failure = await failure_of(make_source(ref, path), tmp_path)
+    assert (failure.reason, failure.retryable) == (Reason.SOURCE_INVALID, False)
+    assert what in failure.message
+
+
+async def test_the_file_must_have_the_sha256(client: RegistryClient, ref: Reference, tmp_path: Path) -> None:
+    await push(client, ref, artifact(("model.onnx", b"other")))
+    failure = await failure_of(make_source(ref), tmp_path)
+    assert failure.reason is Reason.SOURCE_DIGEST_MISMATCH
+
+
+async def test_a_large_layer_is_refused_unread(
+    client: RegistryClient, ref: Reference, tmp_path: Path
+) -> None:
+    await push(client, ref, artifact(("model.onnx", MODEL)))
+    failure = await failure_of(make_source(ref), tmp_path, max_bytes=6999)
+    assert failure.reason is Reason.SOURCE_TOO_LARGE
+    assert not (tmp_path / "model").exists()
+
+
+async def test_an_image_that_does_not_exist(ref: Reference, tmp_path: Path) -> None:
+    failure = await failure_of(make_source(ref), tmp_path)
+    assert (failure.reason, failure.retryable) == (Reason.SOURCE_NOT_FOUND, True)
+
+
+async def test_a_registry_at_a_forbidden_address_is_refused(
+    client: RegistryClient, ref: Reference, tmp_path: Path
+) -> None:
+    await push(client, ref, artifact(("model.onnx", MODEL)))
+    elsewhere = {"plain_http": (), "runtime": f"registry.example.com/runtime@sha256:{'0' * 64}"}
+    request = make_source(ref).model_copy(update=elsewhere)
+    with pytest.raises(BuildError) as caught:
+        await fetch_source(request, tmp_path, tmp_path / "model", Allowance(AddressPolicy(), 1 << 20, 60))
+    assert caught.value.failure.reason is Reason.SOURCE_FORBIDDEN_ADDRESS
+    assert "is a loopback address" in caught.value.failure.message
+
+
+async def test_a_registry_of_the_configuration_may_lie_anywhere(
+    client: RegistryClient, ref: Reference, tmp_path: Path
+) -> None:
+    await push(client, ref, artifact(("model.onnx", MODEL)))
+    guarded = Allowance(AddressPolicy(), 1 << 20, 60)
+    assert (await fetch_source(make_source(ref), tmp_path, tmp_path / "model", guarded)).size == 7000
