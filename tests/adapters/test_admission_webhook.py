@@ -1,0 +1,402 @@
+"""The whole admission program on loopback: real TLS, real registry, real signatures; only the API is tiny."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import io
+import json
+import ssl
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from edgemodel_operator.admission.main import serve
+from edgemodel_operator.admission.policies import POLICIES_PATH
+from edgemodel_operator.oci.reference import Reference
+from edgemodel_operator.oci.registry import RegistryClient
+from edgemodel_operator.settings import AdmissionSettings, RegistrySettings, Settings
+from edgemodel_operator.signing.keys import LocalKey, generate_key_pair, load_private_key
+from edgemodel_operator.signing.sign import sign_image
+from support.kube_api import KubeApiServer, kube_api_server
+from support.registry import FaultyRegistry, RegistryServer, free_port, start_registry
+from support.signed_images import push_image
+
+NAMESPACE = "edgemodel-system"
+SECRETS = f"/api/v1/namespaces/{NAMESPACE}/secrets"
+WEBHOOK = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/edgemodel-admission"
+HOST = f"edgemodel-admission.{NAMESPACE}.svc"
+PASSWORD = b"a password"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The response part of an AdmissionReview."""
+
+    allowed: bool
+    message: str
+    warnings: tuple[str, ...]
+    seconds: float
+
+
+@dataclass
+class Program:
+    """A running admission program, seen from the API server."""
+
+    kube: KubeApiServer
+    port: int
+    metrics_port: int
+    stop: asyncio.Event
+    task: asyncio.Task[None]
+
+    async def post(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        webhook = self.kube.objects[WEBHOOK]["webhooks"][0]
+        bundle = base64.b64decode(webhook["clientConfig"]["caBundle"]).decode()
+        context = ssl.create_default_context(cadata=bundle)
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(
+                f"https://127.0.0.1:{self.port}/validate",
+                data=io.BytesIO(body),
+                ssl=context,
+                server_hostname=HOST,
+            ) as response,
+        ):
+            return response.status, dict(response.headers), await response.read()
+
+    async def ask(self, *images: str, **request: Any) -> Answer:
+        began = time.perf_counter()
+        status, _, body = await self.post(json.dumps(review(images, **request)).encode())
+        assert status == 200
+        response = json.loads(body)["response"]
+        assert response["uid"] == "u-1"
+        message = response.get("status", {}).get("message", "")
+        warnings = tuple(response.get("warnings", ()))
+        return Answer(response["allowed"], message, warnings, time.perf_counter() - began)
+
+    async def probe(self, path: str) -> tuple[int, str]:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{self.metrics_port}{path}") as response,
+        ):
+            return response.status, await response.text()
+
+    async def until_ready(self) -> None:
+        async with asyncio.timeout(20):
+            while True:  # readiness is asked for by polling, as the kubelet does
+                with contextlib.suppress(aiohttp.ClientConnectorError):
+                    if (await self.probe("/readyz"))[0] == 200:
+                        return
+                await asyncio.sleep(0.02)
+
+    async def metric(self, line: str) -> float:
+        for text in (await self.probe("/metrics"))[1].splitlines():
+            if text.startswith(f"{line} "):
+                return float(text.split()[-1])
+        raise AssertionError(f"no series {line}")
+
+
+def review(images: Sequence[str], **request: Any) -> dict[str, Any]:
+    containers = [{"name": f"c{number}", "image": image} for number, image in enumerate(images)]
+    pod = {"metadata": {"name": "line", "namespace": "plant-a"}, "spec": {"containers": containers}}
+    return {
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": "u-1",
+            "operation": "CREATE",
+            "resource": {"group": "", "version": "v1", "resource": "pods"},
+            "namespace": "plant-a",
+            "name": "line",
+            "userInfo": {"username": "kim"},
+            "object": pod,
+            **request,
+        },
+    }
+
+
+def new_key() -> LocalKey:
+    return load_private_key(generate_key_pair(PASSWORD).private_pem, PASSWORD)
+
+
+def policy(name: str, glob: str, *keys: LocalKey, secret: str = "", mode: str = "Enforce") -> dict[str, Any]:
+    authorities: list[dict[str, Any]] = [
+        {"name": f"key-{number}", "key": {"data": key.public_key.pem.decode()}}
+        for number, key in enumerate(keys)
+    ]
+    if secret:
+        authorities.append({"name": "from-secret", "key": {"secretRef": {"name": secret}}})
+    spec = {"images": [glob], "authorities": authorities, "mode": mode}
+    return {"metadata": {"name": name}, "spec": spec}
+
+
+@contextlib.asynccontextmanager
+async def running(*plain_http: str, drain_seconds: float = 0.0) -> AsyncIterator[Program]:
+    async with kube_api_server() as (server, api):
+        service = {"name": "edgemodel-admission", "namespace": NAMESPACE}
+        webhooks = [{"name": "pods.edgemodel.dev", "clientConfig": {"service": service}}]
+        await server.put(WEBHOOK, {"webhooks": webhooks})
+        settings = Settings(
+            namespace=NAMESPACE,
+            metrics_port=free_port(),
+            admission=AdmissionSettings(port=free_port()),
+            registries=RegistrySettings(plain_http=plain_http),
+        )
+        stop = asyncio.Event()
+        task = asyncio.create_task(serve(settings, api, stop, drain_seconds=drain_seconds))
+        program = Program(server, settings.admission.port, settings.metrics_port, stop, task)
+        try:
+            await program.until_ready()
+            yield program
+        finally:
+            stop.set()
+            await task
+
+
+@pytest.fixture
+async def program(registry: RegistryServer) -> AsyncIterator[Program]:
+    async with running(registry.host) as program:
+        await program.kube.wait_for_watcher()
+        yield program
+
+
+async def put_policy(program: Program, document: dict[str, Any]) -> None:
+    """Store a policy and wait until the program has seen it."""
+    await program.kube.put(f"{POLICIES_PATH}/{document['metadata']['name']}", document)
+    count = sum(path.startswith(f"{POLICIES_PATH}/") for path in program.kube.objects)
+    async with asyncio.timeout(20):
+        while await program.metric("edgemodel_admission_policies") != count:  # noqa: ASYNC110 - a scrape
+            await asyncio.sleep(0.01)
+
+
+async def signed(client: RegistryClient, registry: str, repository: str, *keys: LocalKey) -> Reference:
+    pushed = await push_image(client, Reference(registry, repository), repository.encode())
+    for key in keys:
+        await sign_image(client, pushed.index, key)
+    return pushed.index
+
+
+async def test_signed_images_are_admitted_and_others_are_refused_by_name(
+    program: Program, client: RegistryClient, registry: RegistryServer
+) -> None:
+    key, other_key = new_key(), new_key()
+    good = await signed(client, registry.host, "admission/good", key)
+    unsigned = await signed(client, registry.host, "admission/unsigned")
+    foreign = await signed(client, registry.host, "admission/foreign", other_key)
+    elsewhere = await signed(client, registry.host, "elsewhere/good", key)
+    await put_policy(program, policy("plant", f"{registry.host}/admission/*", key))
+
+    assert (await program.ask(str(good))).allowed
+    refused = await program.ask(str(good), str(unsigned))
+    assert not refused.allowed
+    assert f'image {unsigned} does not satisfy TrustPolicy "plant": it is not signed' in refused.message
+    assert "accepted: a signature by key-0" in refused.message
+    assert "none of the keys that count here" in (await program.ask(str(foreign))).message
+    assert "no TrustPolicy matches it in namespace plant-a" in (await program.ask(str(elsewhere))).message
+    assert await program.metric('edgemodel_admission_decisions_total{decision="allow",mode="Enforce"}') == 1
+    assert await program.metric('edgemodel_admission_decisions_total{decision="deny",mode="Enforce"}') == 3
+
+
+async def test_an_image_signed_under_another_name_is_refused(
+    program: Program, client: RegistryClient, registry: RegistryServer
+) -> None:
+    key = new_key()
+    content = b"the same bytes"
+    original = await push_image(client, Reference(registry.host, "rehost/original"), content)
+    await sign_image(client, original.index, key)
+    copy = await push_image(client, Reference(registry.host, "rehost/copy"), content)
+    assert copy.digest == original.digest
+    await put_policy(program, policy("plant", f"{registry.host}/rehost/*", key))
+    assert (await program.ask(str(original.index))).allowed
+    assert not (await program.ask(str(copy.index))).allowed
+
+
+async def test_all_policies_that_match_must_hold(
+    program: Program, client: RegistryClient, registry: RegistryServer
+) -> None:
+    plant, quality = new_key(), new_key()
+    once = await signed(client, registry.host, "both/once", plant)
+    twice = await signed(client, registry.host, "both/twice", plant, quality)
+    await put_policy(program, policy("plant", f"{registry.host}/both/*", plant))
+    await put_policy(program, policy("quality", f"{registry.host}/both/*", quality))
+    assert (await program.ask(str(twice))).allowed
+    refused = await program.ask(str(once))
+    assert 'TrustPolicy "quality"' in refused.message
+    assert 'TrustPolicy "plant"' not in refused.message
+
+
+async def test_audit_admits_with_a_warning(
+    program: Program, client: RegistryClient, registry: RegistryServer
+) -> None:
+    unsigned = await signed(client, registry.host, "audit/unsigned")
+    await put_policy(program, policy("soft", f"{registry.host}/audit/*", new_key(), mode="Audit"))
+    answer = await program.ask(str(unsigned))
+    assert answer.allowed
+    assert 'TrustPolicy "soft": it is not signed' in answer.warnings[0]
+    assert await program.metric('edgemodel_admission_decisions_total{decision="deny",mode="Audit"}') == 1
+
+
+async def test_a_key_may_be_in_a_secret_and_without_it_nothing_is_certain(
+    program: Program, client: RegistryClient, registry: RegistryServer
+) -> None:
+    key = new_key()
+    image = await signed(client, registry.host, "secret/image", key)
+    await put_policy(program, policy("plant", f"{registry.host}/secret/*", secret="plant-key"))
+    refused = await program.ask(str(image))
+    assert "Secret plant-key in namespace edgemodel-system does not exist" in refused.message
+    errors = 'edgemodel_admission_decisions_total{decision="error",mode="Enforce"}'
+    assert await program.metric(errors) == 1
+    data = {"cosign.pub": base64.b64encode(key.public_key.pem).decode()}
+    await program.kube.put(f"{SECRETS}/second-key", {"data": data})
+    await program.kube.delete(f"{POLICIES_PATH}/plant")
+    await put_policy(program, policy("plant-2", f"{registry.host}/secret/*", secret="second-key"))
+    async with asyncio.timeout(20):
+        while not (await program.ask(str(image))).allowed:  # noqa: ASYNC110 - until the deletion was seen
+            await asyncio.sleep(0.01)
+
+
+async def test_a_registry_in_trouble_is_an_error_and_never_a_verdict(
+    client: RegistryClient, registry: RegistryServer, faulty: FaultyRegistry
+) -> None:
+    key = new_key()
+    stored = await signed(client, registry.host, "trouble/image", key)
+    assert stored.digest is not None
+    image = Reference(faulty.host, "trouble/image", digest=stored.digest)
+    async with running(faulty.host) as program:
+        await program.kube.wait_for_watcher()
+        await put_policy(program, policy("plant", f"{faulty.host}/trouble/*", key))
+        missing = Reference(faulty.host, "trouble/missing", digest=stored.digest)
+        assert "could not be verified" in (await program.ask(str(missing))).message
+        # Signed for the name of the real registry; seen through the proxy it has another name.
+        assert "its signature is for the repository" in (await program.ask(str(image))).message
+    async with running() as program:
+        # Nobody speaks TLS on that port.
+        await program.kube.wait_for_watcher()
+        await put_policy(program, policy("plant", f"{registry.host}/trouble/*", key))
+        answer = await program.ask(str(stored))
+        assert not answer.allowed
+        assert (
+            await program.metric('edgemodel_admission_decisions_total{decision="error",mode="Enforce"}') == 1
+        )
+
+
+async def test_a_verdict_outlives_the_registry(http_session: aiohttp.ClientSession, tmp_path: Path) -> None:
+    key = new_key()
+    verified = 'edgemodel_admission_verifications_total{result="trusted"}'
+    with contextlib.ExitStack() as site:
+        registry = site.enter_context(start_registry(tmp_path))
+        client = RegistryClient(http_session, plain_http={registry.host})
+        image = await signed(client, registry.host, "outage/image", key)
+        other = await signed(client, registry.host, "outage/other", key)
+        async with running(registry.host) as program:
+            await program.kube.wait_for_watcher()
+            await put_policy(program, policy("plant", f"{registry.host}/outage/*", key))
+            assert (await program.ask(str(image))).allowed
+            site.close()
+            assert (await program.ask(*[str(image)] * 100)).allowed
+            assert await program.metric(verified) == 1
+            assert await program.metric("edgemodel_admission_cached_verdicts_total") == 1
+            refused = await program.ask(str(image), str(other))
+            assert f"image {other} does not satisfy" in refused.message
+            assert "it could not be verified" in refused.message
+            assert refused.seconds < 10
+
+
+@pytest.mark.parametrize(
+    ("body", "want_status"),
+    [(b"", 400), (b"[]", 400), (b"{", 400), (b"[" * 200_000, 400), (b'{"request": {}}', 400)],
+)
+async def test_bodies_that_are_no_reviews_are_not_answered_with_yes(
+    program: Program, body: bytes, want_status: int
+) -> None:
+    status, _, text = await program.post(body)
+    assert status == want_status
+    assert b"allowed" not in text
+
+
+async def test_a_review_of_something_else_is_denied(program: Program) -> None:
+    resource = {"group": "example.com", "version": "v1", "resource": "widgets"}
+    answer = await program.ask("x", resource=resource)
+    assert answer.message == "This webhook does not judge example.com/widgets."
+
+
+async def test_large_reviews_are_judged_and_huge_ones_refused(
+    program: Program, client: RegistryClient, registry: RegistryServer
+) -> None:
+    key = new_key()
+    image = await signed(client, registry.host, "large/image", key)
+    await put_policy(program, policy("plant", f"{registry.host}/large/*", key))
+    document = review([str(image)])
+    document["request"]["object"]["metadata"]["annotations"] = {"filler": "x" * 3_000_000}
+    document["request"]["oldObject"] = document["request"]["object"]
+    status, _, body = await program.post(json.dumps(document).encode())
+    assert (status, json.loads(body)["response"]["allowed"]) == (200, True)
+    status, _, _ = await program.post(b" " * (9 * 1024 * 1024))
+    assert status == 413
+
+
+async def test_every_series_exists_before_the_first_request(program: Program) -> None:
+    for decision in ("allow", "deny", "error"):
+        for mode in ("Enforce", "Audit"):
+            series = f'edgemodel_admission_decisions_total{{decision="{decision}",mode="{mode}"}}'
+            assert await program.metric(series) == 0
+    for result in ("trusted", "untrusted", "error"):
+        assert await program.metric(f'edgemodel_admission_verifications_total{{result="{result}"}}') == 0
+    assert await program.metric("edgemodel_admission_review_duration_seconds_count") == 0
+    assert await program.metric("edgemodel_admission_certificate_expiry_timestamp_seconds") > time.time()
+
+
+async def test_asked_to_stop_the_program_says_so_answers_on_and_ends(
+    client: RegistryClient, registry: RegistryServer
+) -> None:
+    key = new_key()
+    image = await signed(client, registry.host, "stop/image", key)
+    async with running(registry.host, drain_seconds=2.0) as program:
+        await program.kube.wait_for_watcher()
+        await put_policy(program, policy("plant", f"{registry.host}/stop/*", key))
+        program.stop.set()
+        async with asyncio.timeout(2):
+            while (await program.probe("/readyz"))[0] == 200:  # noqa: ASYNC110 - a probe is a poll
+                await asyncio.sleep(0.01)
+        assert (await program.probe("/healthz"))[0] == 200
+        status, headers, body = await program.post(json.dumps(review([str(image)])).encode())
+        assert (status, json.loads(body)["response"]["allowed"]) == (200, True)
+        assert headers["Connection"] == "close"
+        await program.task
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await program.probe("/healthz")
+
+
+async def test_before_the_policies_are_read_the_program_is_not_ready_and_denies() -> None:
+    async with kube_api_server() as (server, api):
+        service = {"name": "edgemodel-admission", "namespace": NAMESPACE}
+        await server.put(WEBHOOK, {"webhooks": [{"name": "p", "clientConfig": {"service": service}}]})
+        server.refuse["GET", POLICIES_PATH] = 503
+        admission = AdmissionSettings(port=free_port())
+        settings = Settings(namespace=NAMESPACE, metrics_port=free_port(), admission=admission)
+        stop = asyncio.Event()
+        task = asyncio.create_task(serve(settings, api, stop, drain_seconds=0))
+        program = Program(server, admission.port, settings.metrics_port, stop, task)
+        async with asyncio.timeout(20):
+            while "caBundle" not in server.objects[WEBHOOK]["webhooks"][0]["clientConfig"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        try:
+            async with asyncio.timeout(20):
+                while True:
+                    with contextlib.suppress(aiohttp.ClientError, ssl.SSLError):
+                        answer = await program.ask("registry.example.com/x@sha256:" + "a" * 64)
+                        break
+                    await asyncio.sleep(0.01)
+            assert "have not been read yet" in answer.message
+            assert (await program.probe("/readyz"))[0] == 503
+            server.refuse.clear()
+            await program.until_ready()
+        finally:
+            stop.set()
+            await task
