@@ -89,7 +89,7 @@ class ModelMaker:
         )
 
     def slow(self, path: Path, rounds: int = 6000) -> Path:
-        """x: FP32 [1] -> y = x, after ``rounds`` products of a 128 x 128 matrix that cannot be optimized away."""
+        """x: FP32 [1] -> y = x, after ``rounds`` matrix products that cannot be optimized away."""
         value = helper.make_tensor_value_info
         matrix = value("m_in", TensorProto.FLOAT, [128, 128])
         body = helper.make_graph(

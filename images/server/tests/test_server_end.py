@@ -179,8 +179,8 @@ def test_a_server_without_a_ready_model_ends_without_a_drain(
 def test_a_port_that_is_taken_is_told(
     dense_server: ServerProcess, start_server: StartServer, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "edgemodel_server", "--model-root", tmp_path, "--host", "127.0.0.1"]
-    command += ["--http-port", str(dense_server.port)]
+    command = [sys.executable, "-m", "edgemodel_server", "--model-root", str(tmp_path)]
+    command += ["--host", "127.0.0.1", "--http-port", str(dense_server.port)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "cannot listen" in done.stderr

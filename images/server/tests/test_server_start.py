@@ -145,7 +145,7 @@ def test_a_model_that_answers_nan_never_passes(
             "not empty",
         ),
         (
-            '{"inputs": [{"name": "x", "datatype": "FP32", "shape": [0, 4], "data": []}], "outputs": [{"name": "z"}]}',
+            '{"inputs": [{"name":"x","datatype":"FP32","shape":[0,4],"data":[]}], "outputs": [{"name":"z"}]}',
             'no tensor "z"',
         ),
     ],
