@@ -17,7 +17,7 @@ from typing import Any
 from aiohttp import web
 from kubernetes.aio import client as kubernetes_client
 
-from edgemodel_operator.admission.kube import KubeApi
+from edgemodel_operator.adapters.kube import KubeApi
 
 
 class KubeApiServer:

@@ -40,6 +40,10 @@ class KubeError(Exception):
         self.status = status
 
 
+class NoCluster(Exception):  # noqa: N818 - reads as the fact it states
+    """There is neither a service account nor a usable kubeconfig."""
+
+
 @dataclass(frozen=True)
 class Listing:
     """The objects of a list and the version from which a watch goes on without a gap."""
@@ -174,12 +178,15 @@ class KubeApi:
 
 @asynccontextmanager
 async def connect() -> AsyncGenerator[KubeApi, None]:
-    """Connect as the pod's service account, or outside a cluster as KUBECONFIG says."""
+    """Connect as the pod's service account, or outside a cluster as KUBECONFIG says. Raises NoCluster."""
     configuration = kubernetes_client.Configuration()
     try:
         kubernetes_config.load_incluster_config(client_configuration=configuration)
     except kubernetes_config.ConfigException:
-        await kubernetes_config.load_kube_config(client_configuration=configuration)
+        try:
+            await kubernetes_config.load_kube_config(client_configuration=configuration)
+        except kubernetes_config.ConfigException as error:
+            raise NoCluster(f"no cluster to connect to: {error}") from error
     async with kubernetes_client.ApiClient(configuration) as api:
         yield KubeApi(api)
 

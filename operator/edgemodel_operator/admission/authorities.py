@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
-from edgemodel_operator.admission.kube import KubeApi, KubeError
+from edgemodel_operator.adapters.kube import KubeApi, KubeError
 from edgemodel_operator.api import trustpolicy
 from edgemodel_operator.core.trust import Policy
 from edgemodel_operator.signing.errors import KeyLoadError

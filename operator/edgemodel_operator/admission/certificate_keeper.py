@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from edgemodel_operator.adapters.kube import KubeApi, KubeError
 from edgemodel_operator.admission.certificates import (
     InvalidMaterial,
     Material,
@@ -24,7 +25,6 @@ from edgemodel_operator.admission.certificates import (
     next_material,
     parse_material,
 )
-from edgemodel_operator.admission.kube import KubeApi, KubeError
 from edgemodel_operator.admission.metrics import AdmissionMetrics
 from edgemodel_operator.api.names import LABEL_MANAGED_BY
 

@@ -10,10 +10,10 @@ import sys
 import time
 from datetime import UTC, datetime
 
+from edgemodel_operator.adapters.kube import KubeApi, NoCluster, connect
 from edgemodel_operator.admission.authorities import AuthorityStore
 from edgemodel_operator.admission.certificate_keeper import CertificateKeeper, CertificateNames
 from edgemodel_operator.admission.judge import Judge
-from edgemodel_operator.admission.kube import KubeApi, NoCluster, connect
 from edgemodel_operator.admission.metrics import AdmissionMetrics
 from edgemodel_operator.admission.policies import PolicyWatch
 from edgemodel_operator.admission.registries import RegistryAccess

@@ -7,7 +7,7 @@ import logging
 from contextlib import aclosing
 from typing import Any
 
-from edgemodel_operator.admission.kube import KubeApi, KubeError
+from edgemodel_operator.adapters.kube import KubeApi, KubeError
 from edgemodel_operator.admission.metrics import AdmissionMetrics
 from edgemodel_operator.api.names import GROUP, VERSION
 from edgemodel_operator.core.trust import AnyPolicy, BrokenPolicy, parse_policy

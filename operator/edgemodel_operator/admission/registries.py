@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 
 import aiohttp
 
-from edgemodel_operator.admission.kube import KubeApi, KubeError
+from edgemodel_operator.adapters.kube import KubeApi, KubeError
 from edgemodel_operator.oci.auth import Credential, InvalidCredentials, parse_docker_config
 from edgemodel_operator.oci.registry import RegistryClient
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgemodel_operator.admission.kube import KubeApi, KubeError
+from edgemodel_operator.adapters.kube import KubeApi, KubeError
 from edgemodel_operator.admission.metrics import AdmissionMetrics
 from edgemodel_operator.admission.policies import POLICIES_PATH, PolicyWatch
 from edgemodel_operator.core.trust import Policy
