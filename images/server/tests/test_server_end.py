@@ -3,6 +3,7 @@
 import http.client
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ import pytest
 from serving import ModelMaker, ServerProcess, StartServer
 
 from edgemodel_server.override import override
+from edgemodel_server.serve import open_listener
 
 DENSE = json.dumps(
     {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}
@@ -184,3 +186,11 @@ def test_a_port_that_is_taken_is_told(
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "cannot listen" in done.stderr
+
+
+def test_without_a_host_all_addresses_are_listened_on() -> None:
+    with open_listener(None, 0) as listener:
+        port = listener.getsockname()[1]
+        for host in ("127.0.0.1", "::1") if listener.family == socket.AF_INET6 else ("127.0.0.1",):
+            with socket.create_connection((host, port), timeout=60):
+                listener.accept()[0].close()

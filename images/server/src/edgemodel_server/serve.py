@@ -1,9 +1,11 @@
 """Serving: the loop, the start of the models in the background, and the end without a failed request."""
 
 import asyncio
+import errno
 import gc
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Sequence
@@ -59,12 +61,11 @@ async def _serve(settings: Settings) -> int:
     app.count_responses = lambda: endpoint.responses
     app.count_connections = lambda: len(endpoint.connections)
     try:
-        server = await loop.create_server(
-            lambda: Connection(endpoint), settings.host, settings.http_port, backlog=_BACKLOG
-        )
+        listener = open_listener(settings.host, settings.http_port)
     except OSError as error:
         log_error("cannot listen", host=settings.host, port=settings.http_port, error=str(error))
         return 1
+    server = await loop.create_server(lambda: Connection(endpoint), sock=listener, backlog=_BACKLOG)
     port = server.sockets[0].getsockname()[1]
     log_info(
         "listening",
@@ -78,6 +79,19 @@ async def _serve(settings: Settings) -> int:
     await signals.first.wait()
     await _drain(settings, app, endpoint, server, signals)
     return 0
+
+
+def open_listener(host: str | None, port: int) -> socket.socket:
+    """Return a listening socket; for host None on all addresses, IPv4 only where the machine has no IPv6."""
+    if host is not None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    try:
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)
+    except OSError as error:
+        if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise
+        return socket.create_server(("", port), backlog=_BACKLOG)
 
 
 class _Signals:
