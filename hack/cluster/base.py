@@ -17,7 +17,7 @@ CAPABILITIES = frozenset(
 )
 """What a test may need.
 
-api: an API server. control: controllers and scheduler. nodes, pods: kubelets that run containers, and `Node.get`.
+api: an API server. control: controllers and scheduler. nodes, pods: kubelets that run containers, `Node.get`.
 images: `load_image`. cut, power: faults of a node's link and power. arm64: a node of that architecture.
 registry: one that the host can push to and nodes can pull from. npu: a node that offers `example.com/npu`.
 """
@@ -118,6 +118,10 @@ class Cluster(ABC):
     def run_in_cp(self, argv: Sequence[str], *, timeout_s: float = 60) -> str:
         """Run a program of this host inside the control plane's network and return its output."""
         raise Unsupported(f"this cluster cannot run {argv[0]} beside its control plane")
+
+    def keep(self) -> None:
+        """Let the cluster stay up when this object is closed, also if it was started for it."""
+        return
 
     @abstractmethod
     def close(self) -> None:

