@@ -1,0 +1,153 @@
+{{/* The image of all programs. */}}
+{{- define "edgemodel.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Labels that choose the pods of a component. Call with (dict "root" $ "component" NAME). */}}
+{{- define "edgemodel.selector" -}}
+app.kubernetes.io/name: edgemodel-{{ .component }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+{{- end -}}
+
+{{/* Labels of every object of a component. */}}
+{{- define "edgemodel.labels" -}}
+{{ include "edgemodel.selector" . }}
+app.kubernetes.io/component: {{ .component }}
+app.kubernetes.io/part-of: edgemodel
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
+{{- end -}}
+
+{{/* What both pods have in common. Call with (dict "root" $ "component" NAME "values" VALUES). */}}
+{{- define "edgemodel.podBasics" -}}
+serviceAccountName: edgemodel-{{ .component }}
+{{- with .root.Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  fsGroup: 65532
+  seccompProfile:
+    type: RuntimeDefault
+{{- end -}}
+
+{{/* What both containers have in common. */}}
+{{- define "edgemodel.containerBasics" -}}
+image: {{ include "edgemodel.image" .root }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+args: [{{ .component }}]
+env:
+  - name: POD_NAMESPACE
+    valueFrom:
+      fieldRef:
+        fieldPath: metadata.namespace
+  - name: POD_NAME
+    valueFrom:
+      fieldRef:
+        fieldPath: metadata.name
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+startupProbe:
+  httpGet:
+    path: /healthz
+    port: metrics
+  periodSeconds: 2
+  failureThreshold: 60
+livenessProbe:
+  httpGet:
+    path: /healthz
+    port: metrics
+  periodSeconds: 20
+  timeoutSeconds: 5
+  failureThreshold: 3
+readinessProbe:
+  httpGet:
+    path: /readyz
+    port: metrics
+  periodSeconds: 3
+  timeoutSeconds: 3
+{{- with .values.resources }}
+resources:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+volumeMounts:
+  - name: config
+    mountPath: /etc/edgemodel
+    readOnly: true
+  - name: tmp
+    mountPath: /tmp
+{{- end -}}
+
+{{/* The configuration file of the programs: the type Settings says what each key means. */}}
+{{- define "edgemodel.config" -}}
+{{- $classes := .Values.acceleratorClasses | default list -}}
+{{- $sources := dict "maxBytes" (int64 .Values.sources.maxBytes) "timeoutSeconds" (int64 .Values.sources.timeoutSeconds) "deniedNetworks" (.Values.sources.deniedNetworks | default list) -}}
+{{- $config := dict
+      "runtimes" (.Values.runtimes | default dict)
+      "registries" .Values.registries
+      "sources" $sources
+      "signing" .Values.signing
+      "admission" (dict "serviceName" "edgemodel-admission" "secretName" "edgemodel-admission-tls" "webhookName" "edgemodel-admission" "port" 8443)
+      "acceleratorClasses" $classes
+      "logLevel" .Values.logLevel
+      "maxConcurrentBuilds" (int64 .Values.operator.maxConcurrentBuilds)
+      "metricsPort" 8080
+-}}
+{{- toYaml $config -}}
+{{- end -}}
+
+{{/* What both webhooks have in common. */}}
+{{- define "edgemodel.webhookBasics" -}}
+matchPolicy: Equivalent
+sideEffects: None
+timeoutSeconds: 10
+admissionReviewVersions: [v1]
+clientConfig:
+  service:
+    name: edgemodel-admission
+    namespace: {{ .root.Release.Namespace }}
+    path: /validate
+    port: 443
+namespaceSelector:
+  {{- with .selector.matchLabels }}
+  matchLabels:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  matchExpressions:
+    # This label is set by the API server and says the name: a tenant cannot imitate it. Were the webhook to
+    # judge its own pods, a site that lost power could not start it again.
+    - key: kubernetes.io/metadata.name
+      operator: NotIn
+      values: [{{ .root.Release.Namespace }}, kube-system]
+    {{- with .selector.matchExpressions }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+{{- end -}}
