@@ -30,7 +30,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = parse_options(arguments)
     try:
         built = build(options)
         lock = asyncio.run(_push_all(options, built)) if options.push else _local_lock(built)
@@ -46,11 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build(options: argparse.Namespace) -> list[BuiltImage]:
     """Build the chosen images and the bases they stand on; returns the chosen ones."""
-    recipes = load_recipes(PROJECT / "images")
+    project = Path(options.project)
+    recipes = load_recipes(project / "images")
     chosen = _chosen(recipes, options.only)
     sources = Path(options.apt_sources).read_text() if options.apt_sources else default_sources()
     cache = Cache(Path(options.cache)) if options.cache else default_cache()
-    builder = Builder(PROJECT, cache, sources, project_version(PROJECT), options.level, _Progress())
+    builder = Builder(project, cache, sources, project_version(project), options.level, _Progress())
     built: dict[str, BuiltImage] = {}
     for name in _with_bases(recipes, chosen):
         base = recipes[name].base
@@ -64,7 +65,8 @@ def project_version(project: Path) -> str:
     return str(tomllib.loads((project / "pyproject.toml").read_text())["project"]["version"])
 
 
-def _parser() -> argparse.ArgumentParser:
+def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="imagebuild", description="Build the images for linux/amd64 and linux/arm64."
     )
@@ -79,8 +81,9 @@ def _parser() -> argparse.ArgumentParser:
         "--docker-config", metavar="FILE", help="registry credentials, as in ~/.docker/config.json"
     )
     parser.add_argument("--apt-sources", metavar="FILE", help="apt sources instead of this machine's own")
+    parser.add_argument("--project", metavar="FOLDER", default=str(PROJECT), help="the sources to build from")
     parser.add_argument("--cache", metavar="FOLDER", help="instead of $XDG_CACHE_HOME/edgemodel/images")
-    return parser
+    return parser.parse_args(arguments)
 
 
 def _chosen(recipes: dict[str, Recipe], only: str) -> set[str]:
@@ -115,7 +118,10 @@ async def _push_all(options: argparse.Namespace, built: Sequence[BuiltImage]) ->
             plain = {target.registry} if options.plain_http or _is_loopback(target) else set()
             client = RegistryClient(session, credentials=credentials, plain_http=plain)
             _tell(f"push {target}")
-            lock[image.recipe.repository] = str(await push(client, image, target))
+            base = (
+                f"{target.repository.rpartition('/')[0]}/{image.recipe.base}" if image.recipe.base else None
+            )
+            lock[image.recipe.repository] = str(await push(client, image, target, mount_from=base))
     return lock
 
 

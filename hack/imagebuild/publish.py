@@ -13,14 +13,18 @@ from .assemble import BuiltImage
 from .layers import StoredLayer
 
 
-async def push(client: RegistryClient, built: BuiltImage, reference: Reference) -> Reference:
+async def push(
+    client: RegistryClient, built: BuiltImage, reference: Reference, *, mount_from: str | None = None
+) -> Reference:
     """Push the image under the reference's tag and return its name by digest.
+
+    `mount_from` is the repository of the same registry that holds the base's layers.
 
     Each platform's manifest gets a tag of its own: the garbage collection of common registries would
     otherwise remove the children of a tagged index.
     """
     for platform in built.images:
-        await _push_blobs(client, built, platform, reference)
+        await _push_blobs(client, built, platform, reference, mount_from)
     for image in built.images.values():
         tag = child_tag(built.version, image.descriptor)
         target = reference.with_tag(tag) if tag else reference.with_digest(image.descriptor.digest)
@@ -30,13 +34,17 @@ async def push(client: RegistryClient, built: BuiltImage, reference: Reference) 
 
 
 async def _push_blobs(
-    client: RegistryClient, built: BuiltImage, platform: Platform, reference: Reference
+    client: RegistryClient,
+    built: BuiltImage,
+    platform: Platform,
+    reference: Reference,
+    mount_from: str | None,
 ) -> None:
     uploads = asyncio.Semaphore(3)
 
     async def push_layer(stored: StoredLayer) -> None:
         async with uploads:
-            await client.put_blob(reference, stored.blob, stored.layer.descriptor)
+            await client.put_blob(reference, stored.blob, stored.layer.descriptor, mount_from=mount_from)
 
     await asyncio.gather(*(push_layer(stored) for stored in built.layers[platform]))
     image = built.images[platform]

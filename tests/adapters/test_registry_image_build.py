@@ -1,0 +1,174 @@
+"""The project's own images: built twice, pushed, pulled, unpacked and run, for both architectures."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from edgemodel_operator.oci.descriptor import Descriptor, Platform
+from edgemodel_operator.oci.image import parse_index, parse_manifest
+from edgemodel_operator.oci.reference import parse_reference
+from edgemodel_operator.oci.registry import RegistryClient
+from imagebuild.__main__ import PROJECT, build, main, parse_options
+from imagebuild.assemble import BuiltImage
+from imagebuild.wheels import without_distributions
+from support.registry import RegistryServer
+from support.rootfs import unpack_layers
+
+AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
+RUNTIME = "runtime-onnxruntime-cpu"
+
+_SMOKE = {
+    RUNTIME: (
+        "import httptools, numpy, onnxruntime, orjson, uvloop, edgemodel_server.__main__;"
+        "assert (numpy.ones((2, 2)) @ numpy.ones((2, 2)) == 2).all();"
+        "assert 'CPUExecutionProvider' in onnxruntime.get_available_providers();"
+    ),
+    "operator": (
+        "import aiohttp, cryptography.x509, kopf, kubernetes.aio, nacl.secret, onnx, prometheus_client, yaml;"
+        "import edgemodel_operator.oci.registry as r, zoneinfo; zoneinfo.ZoneInfo('Europe/Berlin');"
+    ),
+}
+_EVERYWHERE = (
+    "import encodings, os, platform, sqlite3, ssl, sys;"
+    "assert len(ssl.create_default_context().get_ca_certs()) > 50;"
+    "assert os.getuid() == 65532 and not os.path.exists('/bin/sh');"
+    "assert encodings.__cached__ and os.path.exists(encodings.__cached__);"
+    "print(platform.machine())"
+)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Freeze the sources, so that somebody's edits during the test do not change the result."""
+    copy = tmp_path_factory.mktemp("project")
+    for folder in ("operator", "images"):
+        shutil.copytree(PROJECT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "uv.lock", "README.md", ".python-version"):
+        shutil.copy(PROJECT / file, copy)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def images(project: Path) -> dict[str, BuiltImage]:
+    built = build(parse_options(["--project", str(project)]))
+    return {image.recipe.repository: image for image in built}
+
+
+def test_an_empty_cache_gives_the_same_digests(
+    images: dict[str, BuiltImage], project: Path, tmp_path: Path
+) -> None:
+    again = build(parse_options(["--project", str(project), "--cache", str(tmp_path)]))
+    assert {image.recipe.repository: image.index for image in again} == {
+        name: image.index for name, image in images.items()
+    }
+
+
+def test_what_is_the_same_on_all_platforms_is_stored_once(images: dict[str, BuiltImage]) -> None:
+    for image in images.values():
+        stacks = [{stored.layer.diff_id for stored in stack} for stack in image.layers.values()]
+        assert set.intersection(*stacks)
+        assert stacks[0] != stacks[1]
+
+
+def test_images_stay_small(images: dict[str, BuiltImage]) -> None:
+    limits = {"base": 20_000_000, RUNTIME: 50_000_000, "operator": 65_000_000}
+    packed = {
+        name: max(sum(s.layer.descriptor.size for s in stack) for stack in image.layers.values())
+        for name, image in images.items()
+    }
+    assert {name: size for name, size in packed.items() if size > limits.get(name, 0)} == {}
+
+
+async def test_pushed_images_can_be_pulled_whole(
+    images: dict[str, BuiltImage],
+    project: Path,
+    registry: RegistryServer,
+    client: RegistryClient,
+    tmp_path: Path,
+) -> None:
+    lock_file = tmp_path / "lock.json"
+    push = ["--push", f"{registry.host}/edgemodel", "--out", str(lock_file)]
+    # In a thread: the command line runs an event loop of its own.
+    assert await asyncio.to_thread(main, ["--project", str(project), *push]) == 0
+    lock = json.loads(lock_file.read_text())
+    assert set(lock) == set(images)
+    for name, pinned in lock.items():
+        ref = parse_reference(pinned)
+        assert ref.digest == images[name].descriptor.digest
+        assert (await client.head_manifest(ref.with_tag(images[name].version))) is not None
+        for child in parse_index((await client.get_manifest(ref)).body).manifests:
+            assert child.platform is not None
+            tagged = ref.with_tag(f"{images[name].version}-linux-{child.platform.architecture}")
+            manifest = await client.get_manifest(tagged)
+            assert manifest.descriptor.digest == child.digest
+            for blob in parse_manifest(manifest.body).layers:
+                await _read_whole(client, ref.with_tag("any").name, blob)
+
+
+@pytest.mark.parametrize("platform", [AMD64, ARM64], ids=str)
+@pytest.mark.parametrize("name", sorted(_SMOKE))
+def test_an_image_runs_without_installation(
+    images: dict[str, BuiltImage], name: str, platform: Platform, tmp_path: Path
+) -> None:
+    environment = dict(pair.split("=", 1) for pair in images[name].settings.env)
+    program = ["/usr/bin/python3", "-W", "error", "-c", _SMOKE[name] + _EVERYWHERE]
+    stdout = _run_inside(images[name], platform, tmp_path / "root", program, environment)
+    assert stdout.split() == ["x86_64" if platform == AMD64 else "aarch64"]
+
+
+def test_the_runtime_image_starts_the_server(images: dict[str, BuiltImage], tmp_path: Path) -> None:
+    command = [*images[RUNTIME].settings.entrypoint, "--help"]
+    assert "--model-root" in _run_inside(images[RUNTIME], AMD64, tmp_path / "root", command, {})
+
+
+def test_leaving_out_a_distribution_takes_its_hashes_along() -> None:
+    requirements = (
+        "a==1 \\\n    --hash=sha256:1 \\\n    --hash=sha256:2\nb-c==2 ; x < '3' \\\n    --hash=sha256:3\n"
+    )
+    assert without_distributions(requirements, ["a"]) == "b-c==2 ; x < '3' \\\n    --hash=sha256:3\n"
+    assert without_distributions(requirements, ["b"]) == requirements
+
+
+def _run_inside(
+    image: BuiltImage, platform: Platform, root: Path, command: Sequence[str], environment: dict[str, str]
+) -> str:
+    """Unpack the image, run a command in it as the image's user, and return what it printed."""
+    chroot, emulator = shutil.which("chroot"), shutil.which("qemu-aarch64-static")
+    foreign = platform == ARM64 and os.uname().machine != "aarch64"
+    if os.geteuid() != 0 or chroot is None:
+        pytest.skip("running the image's files needs root, for chroot")
+    if foreign and emulator is None:
+        pytest.skip("running arm64 files needs qemu-aarch64-static")
+    unpack_layers([stored.blob for stored in image.layers[platform]], root)
+    if foreign and emulator is not None:
+        shutil.copy(emulator, root / "emulator")
+        command = ["/emulator", *command]
+    # An emulator that crashes can hang instead of ending: only SIGKILL is sure, and run() sends it.
+    ran = subprocess.run(
+        [chroot, "--userspec=65532:65532", str(root), *command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+async def _read_whole(client: RegistryClient, name: str, blob: Descriptor) -> None:
+    async for _ in client.open_blob(parse_reference(name), blob):
+        pass
+
+
+def test_an_unknown_image_is_named() -> None:
+    with pytest.raises(SystemExit, match="no-such"):
+        build(parse_options(["--only", "no-such"]))
