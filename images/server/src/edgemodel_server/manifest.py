@@ -21,7 +21,7 @@ MAX_MANIFEST_BYTES = 1 << 20
 FORMAT_SUFFIXES: Mapping[str, str] = {"ONNX": ".onnx", "TFLite": ".tflite", "OpenVINO": ".xml"}
 """Model format -> how the name of the file ends that the runtime is given."""
 
-_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 

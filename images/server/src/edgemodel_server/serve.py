@@ -31,6 +31,7 @@ from edgemodel_server.workers import Workers
 _FINISH_SECONDS = 20.0
 """How long requests under way may take after the drain: both fit in Kubernetes' grace period of 30 s."""
 
+_LAST_LOOK_SECONDS = 0.02
 _BACKLOG = 1024
 
 
@@ -161,9 +162,9 @@ async def _drain(
     log_info("draining", seconds=settings.drain_seconds)
     if any(model.ready for model in app.models):
         await _wait(signals.second, settings.drain_seconds)
-    await asyncio.sleep(0)  # take what the kernel has already accepted
+    await asyncio.sleep(_LAST_LOOK_SECONDS)  # connections that the kernel has accepted, but we have not
     server.close()
-    await asyncio.sleep(0)
+    await asyncio.sleep(_LAST_LOOK_SECONDS)  # requests on them that we have not read
     cut = await endpoint.finish(0.0 if signals.second.is_set() else _FINISH_SECONDS)
     endpoint.stop_sweeping()
     if cut:
