@@ -1,0 +1,66 @@
+# Everything that people and CI run. Needs make, Python 3.11+ or uv, and a network to the package registries.
+# The targets install what is missing: uv, the Python packages (locked), Debian packages (as root), Go.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+export PATH := $(CURDIR)/.tools/bin:$(PATH)
+UV := uv
+RUN := PYTHONPATH=hack $(UV) run --frozen --no-sync
+PYTEST := $(RUN) pytest
+REGISTRY ?= 127.0.0.1:35000/edgemodel
+
+.PHONY: help
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+.PHONY: sync
+sync: ## Install the locked Python packages into .venv
+	@hack/bootstrap
+	@$(UV) sync --frozen --quiet --all-packages
+
+.PHONY: demo
+demo: sync ## Show the main job on a real cluster; every claim is checked
+	@$(RUN) python -u -m demo $(ARGS)
+
+.PHONY: test
+test: sync verify test-fast test-cluster ## Run every check and every test
+
+.PHONY: verify
+verify: sync ## Generated files, layers, lint, types
+	$(RUN) python -m edgemodel_operator.generate --check
+	$(RUN) lint-imports
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy
+
+.PHONY: test-fast
+test-fast: sync ## Tests that need no cluster
+	$(PYTEST) tests/unit tests/scenario images/server/tests
+
+.PHONY: test-cluster
+test-cluster: sync ## Tests on a real registry, a real API server and the real cluster
+	$(RUN) python -u -m cluster prepare
+	$(PYTEST) tests/adapters tests/chart tests/cluster_fixture tests/cluster
+
+.PHONY: generate
+generate: sync ## Write the generated files
+	$(RUN) python -m edgemodel_operator.generate
+
+.PHONY: fmt
+fmt: sync ## Format the code
+	$(RUN) ruff format .
+	$(RUN) ruff check --fix .
+
+.PHONY: images
+images: sync ## Build base, runtime and operator images for amd64 and arm64, push to REGISTRY
+	$(RUN) python -u -m imagebuild --push $(REGISTRY)
+
+.PHONY: cluster
+cluster: sync ## Start the local cluster and print how to reach it
+	@$(RUN) python -u -m cluster up
+
+.PHONY: cluster-down
+cluster-down: sync ## Remove every trace of the local cluster
+	@$(RUN) python -u -m cluster down
