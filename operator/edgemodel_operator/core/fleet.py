@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -9,7 +10,7 @@ from edgemodel_operator.api.edgemodel_status import Revision, RevisionTarget
 from edgemodel_operator.api.names import ROLE_PREFETCH, ROLE_SERVE, assignment_value, short
 from edgemodel_operator.core.chain import known_classes
 from edgemodel_operator.core.placement import Placed, Rejected, Rung, place, rung_of
-from edgemodel_operator.core.rollout import Member
+from edgemodel_operator.core.rollout import Fallback, Member
 from edgemodel_operator.core.trial import Evidence, Judgement, Result, TrialRules, judge
 from edgemodel_operator.core.world import Answer, Node, Pod, World
 
@@ -33,7 +34,11 @@ def muster(world: World, revision: Revision | None, *, rollback: bool) -> Fleet:
     """
     held = _held_targets(world)
     placement = place(world.model.spec.placement, _ladder(world, revision), world.nodes, held)
-    members = tuple(_member(world, item, revision, rollback=rollback) for item in placement.placed)
+    fallbacks = _fallbacks(world, held)
+    members = tuple(
+        _member(world, item, revision, fallbacks.get(item.node.name, Fallback()), rollback=rollback)
+        for item in placement.placed
+    )
     key = world.model.key
     matching = {item.node.name for item in placement.placed}
     leaving = tuple(
@@ -83,23 +88,29 @@ def _held_targets(world: World) -> dict[str, str]:
     return held
 
 
-def _member(world: World, placed: Placed, revision: Revision | None, *, rollback: bool) -> Member:
+def _member(
+    world: World, placed: Placed, revision: Revision | None, fallback: Fallback, *, rollback: bool
+) -> Member:
     node, key = placed.node, world.model.key
     target = _target(revision, placed.target)
     value = assignment_value(revision.name, target.accelerator) if revision and target else ""
     exclusive = target.exclusive if target else _is_exclusive(world, placed.target)
     fetching = exclusive and node.active(key) != value
+    serving = node.active(key) or node.next(key)
+    condemned = {item.revision for item in world.model.status.quarantined}
     return Member(
         name=node.name,
         uid=node.uid,
         ready=node.ready,
         value=value,
-        fallback=_fallback(world, revision, placed.target),
+        fallback=fallback,
         exclusive=exclusive,
         active=node.active(key),
         next=node.next(key),
         judgement=_judgement(world, node, value, rollback=rollback, fetching=fetching),
         prefetched=_is_prefetched(world, node, value),
+        answers=_answers(world, node, serving),
+        condemned=serving.partition(".")[0] in condemned,
     )
 
 
@@ -117,15 +128,23 @@ def _is_exclusive(world: World, target: str) -> bool:
     )
 
 
-def _fallback(world: World, revision: Revision | None, target: str) -> str:
-    """Give the assignment of the last known good revision: the same target where it has it."""
-    good = next(
-        (item for item in world.model.status.revisions if item.name == world.model.status.last_known_good),
-        None,
-    )
-    if good is None or (revision is not None and good.name == revision.name):
-        return ""
-    return assignment_value(good.name, target) if _target(good, target) else ""
+def _fallbacks(world: World, held: Mapping[str, str]) -> dict[str, Fallback]:
+    """Place the last known good revision, on its own ladder: what each node can go back to."""
+    status = world.model.status
+    good = next((item for item in status.revisions if item.name == status.last_known_good), None)
+    if good is None:
+        return {}
+    placement = place(world.model.spec.placement, _ladder(world, good), world.nodes, held)
+    fallbacks = {}
+    for item in placement.placed:
+        value = assignment_value(good.name, item.target)
+        target = _target(good, item.target)
+        fallbacks[item.node.name] = Fallback(
+            value=value,
+            exclusive=target is not None and target.exclusive,
+            answers=_answers(world, item.node, value),
+        )
+    return fallbacks
 
 
 def _pod(world: World, node: Node, value: str, role: str) -> Pod | None:
@@ -139,6 +158,11 @@ def _pod(world: World, node: Node, value: str, role: str) -> Pod | None:
         and assignment_value(pod.revision, pod.target) == value
     ]
     return max(pods, key=lambda pod: (pod.created, pod.uid), default=None)
+
+
+def _answers(world: World, node: Node, value: str) -> bool:
+    pod = _pod(world, node, value, ROLE_SERVE)
+    return pod is not None and pod.ready
 
 
 def _is_prefetched(world: World, node: Node, value: str) -> bool:

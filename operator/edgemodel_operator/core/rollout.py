@@ -14,7 +14,7 @@ there first and acted on in the next pass, so that a kill at any line ends in th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -23,6 +23,20 @@ from math import ceil
 from edgemodel_operator.api.edgemodel import OnFailure, Rollout, Wave
 from edgemodel_operator.api.edgemodel_status import FailedNode, NodeState, Quarantine, RolloutStatus
 from edgemodel_operator.core.trial import Judgement, Result
+
+TOUCH_WINDOW = timedelta(seconds=20)
+"""How old the stored time of the last touch may be when nodes are touched: less than any deadline (30 s)."""
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """What the last known good revision gives a node."""
+
+    value: str = ""
+    """Its assignment; empty if there is none."""
+    exclusive: bool = False
+    answers: bool = False
+    """Whether its pod is ready on the node."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +48,7 @@ class Member:
     ready: bool
     value: str
     """The assignment that the revision gives this node."""
-    fallback: str
-    """The assignment of the last known good revision on this node; empty if there is none."""
+    fallback: Fallback
     exclusive: bool
     active: str
     next: str
@@ -43,16 +56,25 @@ class Member:
     """How the trial of `value` stands here."""
     prefetched: bool = False
     """Whether the image of an exclusive target is on the node."""
+    answers: bool = False
+    """Whether a pod of what serves here is ready."""
+    condemned: bool = False
+    """Whether what serves here belongs to a quarantined revision."""
+
+    @property
+    def serving(self) -> str:
+        """The assignment that serves here: the active one, or a first trial."""
+        return self.active or self.next
 
     @property
     def updated(self) -> bool:
         """Whether the revision passed here."""
-        return self.active == self.value and not self.next
+        return bool(self.value) and self.active == self.value and not self.next
 
     @property
     def on_trial(self) -> bool:
         """Whether the revision is under trial here."""
-        return self.next == self.value
+        return bool(self.value) and self.next == self.value
 
     @property
     def touched(self) -> bool:
@@ -153,23 +175,44 @@ def _begin(revision: str, members: Sequence[Member], policy: Policy, now: dateti
 
 
 def _waves(members: Sequence[Member], status: RolloutStatus, policy: Policy, now: datetime) -> RolloutPlan:
-    failed_before = {node.name for node in status.failed}
-    failures = tuple(
-        FailedNode(name=member.name, reason=member.judgement.reason, message=member.judgement.message[:512])
-        for member in members
-        if member.on_trial and member.judgement.result is Result.FAILED and member.name not in failed_before
-    )
+    failures = _new_failures(members, status)
     status = status.model_copy(update={"failed": (*status.failed, *failures)[:100]})
     states = tuple(_state(member, status.failed) for member in members)
-    if len(status.failed) >= policy.max_failures:
+    if _is_over(members, status, policy):
         return _stop(members, status, policy, states, now)
-    assignments, touched = _wave_step(members, status, policy)
-    if touched:
+    if failures:
+        # Nodes go back when the evidence is stored: else a kill in between would have them tried again.
+        return RolloutPlan((), states, status, look_again_at=now)
+    chosen = _chosen(members, status, policy)
+    announced = _is_announced(status, now)
+    assignments = _wave_step(members, status, chosen if announced else frozenset())
+    times = _looks(members)
+    if chosen:
         status = status.model_copy(update={"touched_at": _text(now), "wave_completed_at": ""})
+        times += [] if announced else [now]
     else:
+        before = status.wave
         status = _advance(members, status, policy, now)
-    look_again = _earliest([*_looks(members), _soak_end(status, policy)])
-    return RolloutPlan(assignments, states, status, look_again_at=look_again)
+        ends = _soak_end(status, policy)
+        times += [now] if status.wave != before else [ends if ends is not None and ends > now else None]
+    return RolloutPlan(assignments, states, status, look_again_at=_earliest(times))
+
+
+def _new_failures(members: Sequence[Member], status: RolloutStatus) -> tuple[FailedNode, ...]:
+    known = {node.name for node in status.failed}
+    return tuple(
+        FailedNode(name=member.name, reason=member.judgement.reason, message=member.judgement.message[:512])
+        for member in members
+        if member.on_trial and member.judgement.result is Result.FAILED and member.name not in known
+    )
+
+
+def _is_over(members: Sequence[Member], status: RolloutStatus, policy: Policy) -> bool:
+    """Say whether as many nodes failed as may fail, or every node there is."""
+    failed = {node.name for node in status.failed}
+    return len(failed) >= policy.max_failures or (
+        bool(failed) and bool(members) and all(member.name in failed for member in members)
+    )
 
 
 def _stop(
@@ -192,30 +235,48 @@ def _stop(
     return RolloutPlan((), states, status, quarantine=quarantine, look_again_at=now)
 
 
-def _wave_step(
-    members: Sequence[Member], status: RolloutStatus, policy: Policy
-) -> tuple[tuple[Assignment, ...], bool]:
-    """Move every node one step; touch new ones as far as the wave allows."""
+def _chosen(members: Sequence[Member], status: RolloutStatus, policy: Policy) -> frozenset[str]:
+    """Name the nodes to touch next, as far as the wave allows; a node that failed has made room again."""
+    if policy.paused:
+        return frozenset()
     failed = {node.name for node in status.failed}
-    touched = sum(1 for member in members if member.touched or member.name in failed)
-    free = 0 if policy.paused else _quota(status, policy, len(members)) - touched
-    order = sorted(members, key=lambda member: _turn(member, status.revision))
-    chosen = [
-        member.name for member in order if member.ready and not member.touched and member.name not in failed
-    ][: max(0, free)]
+    touched = sum(1 for member in members if member.touched and member.name not in failed)
+    free = max(0, _quota(status, policy, len(members)) - touched)
+    order = sorted(_candidates(members, failed), key=lambda member: _turn(member, status.revision))
+    return frozenset(member.name for member in order[:free])
+
+
+def _candidates(members: Sequence[Member], failed: Collection[str]) -> list[Member]:
+    return [member for member in members if member.ready and not member.touched and member.name not in failed]
+
+
+def _is_announced(status: RolloutStatus, now: datetime) -> bool:
+    """Say whether the stored `touched_at` is recent enough to touch nodes now.
+
+    The progress deadline of a node without a pod counts from there, also when the operator dies before it
+    stores the next status.
+    """
+    return now - datetime.fromisoformat(status.touched_at) <= TOUCH_WINDOW
+
+
+def _wave_step(
+    members: Sequence[Member], status: RolloutStatus, chosen: Collection[str]
+) -> tuple[Assignment, ...]:
+    """Move every node one step, and touch the chosen ones."""
+    failed = {node.name for node in status.failed}
     changes = []
     for member in members:
         if member.name in failed:
-            wanted = _reverted(member)
+            wanted = _reverted(member) if member.on_trial else _kept(member)
         elif member.touched:
             wanted = _moved(member)
         elif member.name in chosen:
             wanted = _touched(member)
         else:
-            wanted = _cleared(member)
+            wanted = _kept(member)
         if wanted != (member.active, member.next):
             changes.append(Assignment(member.name, *wanted))
-    return tuple(changes), bool(chosen)
+    return tuple(changes)
 
 
 def _turn(member: Member, revision: str) -> tuple[bool, str]:
@@ -243,10 +304,8 @@ def _advance(
     """Close the wave when its last node passed, open the next when the soak is over."""
     failed = {node.name for node in status.failed}
     settled = all(not member.on_trial or member.name in failed for member in members)
-    touched = sum(1 for member in members if member.touched or member.name in failed)
-    filled = touched >= _quota(status, policy, len(members)) or not any(
-        member.ready and not member.touched and member.name not in failed for member in members
-    )
+    touched = sum(1 for member in members if member.touched and member.name not in failed)
+    filled = touched >= _quota(status, policy, len(members)) or not _candidates(members, failed)
     proven = any(member.updated for member in members)
     if policy.paused or not (settled and filled and proven):
         return status
@@ -275,41 +334,40 @@ def _soak_end(status: RolloutStatus, policy: Policy) -> datetime | None:
 def _steady(
     members: Sequence[Member], status: RolloutStatus | None, policy: Policy, now: datetime
 ) -> RolloutPlan:
-    """Bring in the nodes that come late: they were offline, or are new. Nobody is rolled back any more."""
+    """Bring in the nodes that come late: they were offline, or are new. Nobody is rolled back any more.
+
+    A node that failed has had its trial: it keeps what it had.
+    """
+    failed = {node.name for node in status.failed} if status is not None else set()
+    late = [] if policy.paused else _candidates(members, failed)
+    announced = status is None or _is_announced(status, now)
     changes = []
     for member in members:
         if member.touched:
-            wanted = _moved(member)
-        elif member.ready and not policy.paused:
+            wanted = _reverted(member) if member.on_trial and member.name in failed else _moved(member)
+        elif member in late and announced:
             wanted = _touched(member)
         else:
-            wanted = (member.active, member.next)
+            continue
         if wanted != (member.active, member.next):
             changes.append(Assignment(member.name, *wanted))
-    states = tuple(_state(member, ()) for member in members)
-    if status is not None and any(change.next for change in changes):
+    states = tuple(_state(member, status.failed if status is not None else ()) for member in members)
+    if status is not None and late:
         status = status.model_copy(update={"touched_at": _text(now)})
-    return RolloutPlan(tuple(changes), states, status, look_again_at=_earliest(_looks(members)))
+    times = [*_looks(members), now if late and not announced else None]
+    return RolloutPlan(tuple(changes), states, status, look_again_at=_earliest(times))
 
 
 def _roll_back(members: Sequence[Member], status: RolloutStatus | None) -> RolloutPlan:
     """Go back to the last known good revision, all nodes at once; `value` is its assignment here.
 
-    A node that has a pod of it keeps it. Others get it beside the bad one where both fit, so that somebody
-    answers all the time, and instead of it where they do not. Offline nodes get their labels too: they
-    come back to what is good.
+    Offline nodes get their labels too: they come back to what is good.
     """
-    changes = []
-    for member in members:
-        passed = member.on_trial and member.judgement.result is Result.PASSED
-        if not member.value:
-            wanted = ("", "")
-        elif passed or member.exclusive or member.active in ("", member.value):
-            wanted = (member.value, "")
-        else:
-            wanted = (member.active, member.value)
-        if wanted != (member.active, member.next):
-            changes.append(Assignment(member.name, *wanted))
+    changes = [
+        Assignment(member.name, *_restored(member))
+        for member in members
+        if _restored(member) != (member.active, member.next)
+    ]
     states = tuple(_state(member, ()) for member in members)
     return RolloutPlan(tuple(changes), states, status, look_again_at=_earliest(_looks(members)))
 
@@ -318,9 +376,11 @@ def _roll_back(members: Sequence[Member], status: RolloutStatus | None) -> Rollo
 
 
 def _touched(member: Member) -> tuple[str, str]:
-    if member.exclusive and not member.active:
+    """Put the revision beside what the node has; a first trial that it supersedes goes on if it answers."""
+    has = member.active or (member.next if member.answers else "")
+    if member.exclusive and not has:
         return member.value, member.value
-    return member.active, member.value
+    return has, member.value
 
 
 def _moved(member: Member) -> tuple[str, str]:
@@ -338,19 +398,41 @@ def _moved(member: Member) -> tuple[str, str]:
 
 def _reverted(member: Member) -> tuple[str, str]:
     """Give what the node had before the trial."""
-    if not member.on_trial:
-        return member.active, member.next
-    return (member.fallback if member.active == member.value else member.active), ""
+    if member.active not in ("", member.value):
+        return member.active, ""
+    return (member.fallback.value if member.fallback.value != member.value else ""), ""
 
 
-def _cleared(member: Member) -> tuple[str, str]:
-    """Take a superseded trial off an untouched node; a node that has nothing gets what is good."""
-    if not member.active or (member.next and member.active == member.next):
-        return member.fallback, ""
-    return member.active, ""
+def _kept(member: Member) -> tuple[str, str]:
+    """Give what an untouched node has until its wave: no superseded trial, and nothing that failed.
+
+    A superseded trial that is all the node has goes on serving if it answers; else the node gets what is
+    good.
+    """
+    if member.condemned or not member.serving:
+        return _restored(member)
+    is_alone = member.active in ("", member.next)
+    if is_alone and not member.answers:
+        return member.fallback.value, ""
+    return member.serving, ""
+
+
+def _restored(member: Member) -> tuple[str, str]:
+    """Bring a node to the last known good revision; without one it has nothing.
+
+    A node that has a pod of it keeps it. Others get it beside what answers now where both fit, so that
+    somebody answers all the time, and instead of it where they do not.
+    """
+    good = member.fallback
+    beside = member.answers and not good.answers and not good.exclusive
+    if good.value and beside and member.serving != good.value:
+        return member.serving, good.value
+    return good.value, ""
 
 
 def _state(member: Member, failed: Sequence[FailedNode]) -> MemberState:
+    if not member.value:
+        return MemberState(member.name, NodeState.PENDING, "NothingPassed", "no revision has passed yet")
     failure = next((node for node in failed if node.name == member.name), None)
     if failure is not None and not member.updated:
         return MemberState(member.name, NodeState.FAILED, failure.reason, failure.message)

@@ -56,7 +56,7 @@ def _daemonset(model: Model, revision: Revision, target: RevisionTarget, role: s
     identity = {
         LABEL_MODEL: model.key,
         LABEL_REVISION: revision.name,
-        LABEL_TARGET: short(target.accelerator, 63),
+        LABEL_TARGET: short(target.accelerator, 40),  # as in the value of an assignment
         LABEL_ROLE: role,
     }
     name = daemonset_name(model.name, revision.name, target.accelerator, role)
