@@ -164,8 +164,9 @@ def _await_api_server() -> None:
     )
 
 
-def _start_nodes(plans: Iterable[NodePlan], progress: Progress) -> None:
-    plans = tuple(plans)
+def _start_nodes(wanted: Iterable[NodePlan], progress: Progress) -> None:
+    """Start the nodes of which something is missing; a node that runs, cut off or not, is left alone."""
+    plans = [plan for plan in wanted if not node_is_on(plan)]
     if not plans:
         return
     with progress.step(f"starting {', '.join(plan.name for plan in plans)}"):
@@ -173,8 +174,12 @@ def _start_nodes(plans: Iterable[NodePlan], progress: Progress) -> None:
             list(pool.map(start_node, plans))
         for plan in plans:
             mend(plan)
-        for plan in plans:
             await_node(plan)
+
+
+def node_is_on(plan: NodePlan) -> bool:
+    """Say whether all programs of a node run."""
+    return all(pid_of(Unit(plan.name, program)) is not None for program in programs(plan))
 
 
 def await_node(plan: NodePlan, *, ready: bool = True, patience_s: float = 90) -> None:

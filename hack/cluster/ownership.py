@@ -1,7 +1,7 @@
 """One local cluster per machine: who has it, and who uses it.
 
-Addresses inside, control groups and mount points are fixed, so a second cluster would fight the first. The owner is a
-working tree; another one gets a sentence that names it.
+Addresses inside, control groups and mount points are fixed, so a second cluster would fight the first. The
+owner is a working tree; another one gets a sentence that names it.
 """
 
 from __future__ import annotations

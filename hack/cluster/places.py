@@ -20,7 +20,7 @@ LOGS = STATE / "logs"
 KUBECONFIG = STATE / "admin.kubeconfig"
 PKI = STATE / "pki"
 
-SOURCES = Path(__file__).parent
+SOURCES = Path(__file__).absolute().parent
 """This package's folder; its `gomod` folder holds the modules of the Go programs."""
 
 CHECKOUT = SOURCES.parent.parent

@@ -81,7 +81,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def _opened(config: pytest.Config) -> Cluster | str:
     """Return the session's cluster, opened at its first use, or the reason why there is none."""
     if _OPENED not in config.stash:
-        wanted: frozenset[str] = config.stash[_WANTED] if _WANTED in config.stash else frozenset()
+        wanted = config.stash.get(_WANTED, None) or frozenset()
         try:
             config.stash[_OPENED] = open_cluster(wanted)
         except ClusterError as failed:

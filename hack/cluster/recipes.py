@@ -14,8 +14,8 @@ KUBERNETES = "1.36.4"
 class Recipe:
     """One build: a Go module of `gomod/`, and the programs that come out of it.
 
-    `programs` maps the file name of each program to its Go package. `overlay` maps a package of a dependency and a
-    file name in it to a file beside the module's go.mod that takes its place.
+    `programs` maps the file name of each program to its Go package; `overlay`, a file of a dependency to the
+    file beside the module's go.mod that takes its place.
     """
 
     name: str

@@ -14,10 +14,10 @@ from typing_extensions import override
 from cluster import faults, local
 from cluster.base import Cluster, Node
 from cluster.commands import ClusterError
-from cluster.namespaces import CONTROL_PLANE, NetworkThreads, holder, run_inside
+from cluster.namespaces import CONTROL_PLANE, NetworkThreads, run_inside
 from cluster.nodes import import_image, start_node, stop_node
-from cluster.ownership import Use
-from cluster.places import CONTROL_PLANE_ADDRESS, KUBECONFIG, NODES, REGISTRY, NodePlan
+from cluster.ownership import Owner, Use
+from cluster.places import CHECKOUT, CONTROL_PLANE_ADDRESS, KUBECONFIG, NODES, REGISTRY, NodePlan
 from cluster.progress import Progress
 from cluster.transfer import FileServer, request
 
@@ -86,9 +86,13 @@ class LocalNode(Node):
 
     def heal(self) -> None:
         """Bring the node back to how it was started, whatever was done to it."""
-        if holder(self.name) is None:
+        if not local.node_is_on(self._plan):
             self.power_on()
         self.restore()
+
+    def await_ready(self) -> None:
+        """Wait until the API server calls the node Ready."""
+        local.await_node(self._plan)
 
     def close(self) -> None:
         """End the threads that live in the node's network."""
@@ -103,8 +107,8 @@ class LocalCluster(Cluster):
         before = local.status()
         self._started_here = before.owner is None
         self._progress = progress
-        owner = local.up(max(count, len(before.nodes) if before.owner else 0), progress)
         self._use = Use()
+        owner = _owner_of_enough(before, count) or local.up(count, progress)
         running = local.status().nodes
         self._nodes = {plan.name: LocalNode(plan) for plan in running}
         self._files: list[FileServer] = []
@@ -175,3 +179,12 @@ class LocalCluster(Cluster):
     def _heal(self) -> None:
         for node in self._nodes.values():
             node.heal()
+        for node in self._nodes.values():
+            node.await_ready()
+
+
+def _owner_of_enough(status: local.Status, count: int) -> Owner | None:
+    """Return the owner of a cluster of this working tree that is up and large enough, whatever is cut off."""
+    if status.owner is None or not status.core_is_alive or len(status.nodes) < count:
+        return None
+    return status.owner if status.owner.checkout == str(CHECKOUT) else None
