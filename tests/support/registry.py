@@ -29,6 +29,12 @@ http:
   headers: {{X-Content-Type-Options: [nosniff]}}
 """
 
+_TLS = """\
+  tls:
+    certificate: {certificate}
+    key: {key}
+"""
+
 
 @dataclass(frozen=True)
 class RegistryServer:
@@ -53,9 +59,15 @@ def free_port(address: str = "127.0.0.1") -> int:
 
 @contextlib.contextmanager
 def start_registry(
-    folder: Path, *, address: str = "127.0.0.1", port: int | None = None
+    folder: Path,
+    *,
+    address: str = "127.0.0.1",
+    port: int | None = None,
+    tls: tuple[Path, Path] | None = None,
 ) -> Iterator[RegistryServer]:
     """Run `docker-registry` with its storage in `folder` until the block ends.
+
+    `tls` are the files of its certificate and key; without it the registry speaks plain HTTP.
 
     Raises RuntimeError with a sentence when the program is not installed or does not start.
     """
@@ -67,7 +79,8 @@ def start_registry(
     host = f"{address}:{port or free_port(address)}"
     storage, config, log = folder / "storage", folder / "registry.yaml", folder / "registry.log"
     storage.mkdir(parents=True, exist_ok=True)
-    config.write_text(_CONFIG.format(root=storage, address=host))
+    secured = _TLS.format(certificate=tls[0], key=tls[1]) if tls else ""
+    config.write_text(_CONFIG.format(root=storage, address=host) + secured)
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "OTEL_TRACES_EXPORTER": "none"}
     with log.open("wb") as output:
         process = subprocess.Popen(

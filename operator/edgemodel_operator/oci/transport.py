@@ -85,10 +85,12 @@ class Answer(NamedTuple):
 def new_session(*, ca_file: Path | None = None, trust_env: bool = False) -> aiohttp.ClientSession:
     """Open an HTTP session fit for registries: verified TLS, no cookies, no transparent decompression.
 
-    `ca_file` replaces the system's certificate authorities (a site's own registry); `trust_env` honors the
+    `ca_file` adds certificate authorities to the system's (a site's own registry); `trust_env` honors the
     proxy variables. The caller closes it.
     """
-    context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        context.load_verify_locations(cafile=str(ca_file))
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit_per_host=8, ssl=context),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -159,7 +161,7 @@ class Transport:
                     raise await _error_of(request, response)
                 return await _read(response, max_bytes)
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise RegistryUnavailable(f"{_label(request)}: {_why(error)}.") from error
+            raise _connection_failure(request, error) from error
 
     async def wait_before(
         self, attempt: int, failure: RegistryError, retry_after: float | None = None
@@ -172,10 +174,13 @@ class Transport:
     async def _send_with_retries(self, request: Request, accept: Collection[int]) -> aiohttp.ClientResponse:
         for attempt in range(1, self._retry.attempts + 1):
             retry_after: float | None = None
+            failure: RegistryError
             try:
                 response = await self._send_authorized(request)
             except (aiohttp.ClientError, TimeoutError) as error:
-                failure: RegistryError = RegistryUnavailable(f"{_label(request)}: {_why(error)}.")
+                failure = _connection_failure(request, error)
+                if not failure.retryable:
+                    raise failure from error
             except RegistryUnavailable as error:  # the token server's answer
                 failure = error
             else:
@@ -273,6 +278,16 @@ def _retry_after(response: aiohttp.ClientResponse) -> float | None:
 def _label(request: Request) -> str:
     # The query may hold upload state or signatures of storage back ends: leave it out.
     return f"{request.method} {request.url.host}{request.url.path}"
+
+
+def _connection_failure(request: Request, error: Exception) -> RegistryError:
+    if isinstance(error, aiohttp.ClientSSLError):
+        # Waiting helps neither against a certificate that we do not trust nor against a port without TLS.
+        return RegistryError(
+            f"{_label(request)}: no trusted TLS connection. If the registry has a certificate of your own "
+            "authority, give us its CA; if it speaks plain HTTP, it must be listed as such."
+        )
+    return RegistryUnavailable(f"{_label(request)}: {_why(error)}.")
 
 
 def _why(error: BaseException) -> str:
