@@ -1,0 +1,391 @@
+"""What the chart installs: valid objects, hardened pods, few rights, a webhook that fails closed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from edgemodel_operator.admission.certificate_keeper import CertificateNames
+from edgemodel_operator.admission.server import PATH
+from edgemodel_operator.api.names import FIELD_MANAGER, NODE_LABEL_PREFIX
+from edgemodel_operator.main import LEASE_NAME
+from edgemodel_operator.settings import Settings, load_settings
+from support.chart import CHART, NAMESPACE, HelmError, Objects, Render
+
+DIGEST = f"sha256:{'a' * 64}"
+FULL: dict[str, Any] = {
+    "image": {"digest": DIGEST, "pullSecrets": [{"name": "site-registry"}], "pullPolicy": "Always"},
+    "runtimes": {"onnxruntime-cpu": f"registry.plant-a.local:5000/edgemodel/onnxruntime-cpu@{DIGEST}"},
+    "registries": {"plainHttp": ["registry.plant-a.local:5000"], "credentialsSecret": "site-registry"},
+    "sources": {"deniedNetworks": ["10.43.0.0/16", "fd00::/8"], "maxBytes": 8_000_000_000},
+    "signing": {"secretName": "line-key"},
+    "trustPolicySecrets": ["public-a", "public-b"],
+    "modelNamespaces": ["plant-a", {"name": "plant-b", "secrets": ["site-registry"]}],
+    "logLevel": "DEBUG",
+    "operator": {
+        "tolerations": [{"key": "edge", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "nodeSelector": {"kubernetes.io/arch": "amd64"},
+        "podLabels": {"team": "line"},
+        "podAnnotations": {"example.com/note": "x"},
+        "priorityClassName": "high",
+    },
+    "admission": {"replicas": 1, "namespaceSelector": {"matchLabels": {}}, "workloads": False},
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "full": FULL,
+    "three replicas": {"admission": {"replicas": 3}},
+    "all namespaces": {"admission": {"namespaceSelector": None}},
+    "nothing optional": {
+        "trustPolicySecrets": [],
+        "acceleratorClasses": [],
+        "operator": {"nodeSelector": None, "resources": None},
+        "admission": {"priorityClassName": "", "nodeSelector": None},
+    },
+}
+
+
+@pytest.mark.parametrize("values", VARIANTS.values(), ids=VARIANTS.keys())
+def test_every_object_is_valid_for_kubernetes(render: Render, values: dict[str, Any]) -> None:
+    for (kind, name), document in render(values).items():
+        if kind != "CustomResourceDefinition":
+            kubernetes_validate.validate(document, "1.36", strict=True)
+        assert document["metadata"].get("namespace", "") or kind not in {"Deployment", "Secret"}, name
+
+
+@pytest.mark.parametrize("values", VARIANTS.values(), ids=VARIANTS.keys())
+def test_the_programs_accept_the_configuration(
+    render: Render, values: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = rendered_settings(render(values), tmp_path)
+    assert settings.namespace == NAMESPACE
+    if values is FULL:
+        assert settings.runtimes == FULL["runtimes"]
+        assert settings.sources.max_bytes == 8_000_000_000
+        assert settings.registries.credentials_secret == "site-registry"
+        assert settings.registries.plain_http == ("registry.plant-a.local:5000",)
+
+
+def rendered_settings(objects: Objects, folder: Path) -> Settings:
+    path = folder / "config.yaml"
+    path.write_text(objects["ConfigMap", "edgemodel-config"]["data"]["config.yaml"])
+    return load_settings({"EDGEMODEL_CONFIG": str(path), "POD_NAMESPACE": NAMESPACE, "POD_NAME": "x"})
+
+
+def test_helm_finds_nothing_to_complain_about(helm: Path) -> None:
+    process = subprocess.run(
+        [helm, "lint", "--strict", CHART], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert process.returncode == 0, process.stdout
+    assert "WARNING" not in process.stdout
+
+
+# --- pods -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["edgemodel-operator", "edgemodel-admission"])
+def test_pods_keep_the_restricted_pod_security_standard(objects: Objects, name: str) -> None:
+    pod = objects["Deployment", name]["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == 65532
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+    assert all(volume.keys() & {"configMap", "emptyDir"} for volume in pod["volumes"])
+    assert all("sizeLimit" in volume["emptyDir"] for volume in pod["volumes"] if "emptyDir" in volume)
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert container["resources"]["limits"]["memory"]
+    assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+
+
+@pytest.mark.parametrize("name", ["operator", "admission"])
+def test_pods_run_their_program_with_probes_on_the_metrics_port(objects: Objects, name: str) -> None:
+    pod = objects["Deployment", f"edgemodel-{name}"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["args"] == [name]
+    assert "command" not in container
+    for probe, path in (("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")):
+        assert container[probe]["httpGet"] == {"path": path, "port": "metrics"}
+    assert {port["name"]: port["containerPort"] for port in container["ports"]}["metrics"] == 8080
+
+
+def test_the_operator_is_never_there_twice_and_the_webhook_never_away(objects: Objects) -> None:
+    operator = objects["Deployment", "edgemodel-operator"]["spec"]
+    assert (operator["replicas"], operator["strategy"]) == (1, {"type": "Recreate"})
+    admission = objects["Deployment", "edgemodel-admission"]["spec"]
+    assert admission["replicas"] == 2
+    assert admission["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert admission["template"]["spec"]["topologySpreadConstraints"][0]["maxSkew"] == 1
+    assert objects["PodDisruptionBudget", "edgemodel-admission"]["spec"]["maxUnavailable"] == 1
+
+
+def test_a_single_replica_has_no_budget_that_would_block_drains(render: Render) -> None:
+    assert ("PodDisruptionBudget", "edgemodel-admission") not in render({"admission": {"replicas": 1}})
+
+
+@pytest.mark.parametrize("name", ["edgemodel-operator", "edgemodel-admission"])
+def test_selectors_match_their_own_pods_only_and_survive_upgrades(objects: Objects, name: str) -> None:
+    deployment = objects["Deployment", name]["spec"]
+    selector = deployment["selector"]["matchLabels"]
+    assert selector.items() <= deployment["template"]["metadata"]["labels"].items()
+    assert not {"app.kubernetes.io/version", "helm.sh/chart"} & selector.keys()
+    others = [o for (kind, other), o in objects.items() if kind == "Deployment" and other != name]
+    assert not any(
+        selector.items() <= other["spec"]["template"]["metadata"]["labels"].items() for other in others
+    )
+
+
+def test_a_changed_configuration_restarts_the_pods(render: Render, objects: Objects) -> None:
+    changed = render({"logLevel": "DEBUG"})
+    for name in ("edgemodel-operator", "edgemodel-admission"):
+        before, after = (
+            o["Deployment", name]["spec"]["template"]["metadata"]["annotations"] for o in (objects, changed)
+        )
+        assert before != after
+
+
+def test_a_digest_wins_over_the_tag(render: Render) -> None:
+    image = {"repository": "registry.example.com/edgemodel/operator", "tag": "1", "digest": DIGEST}
+    rendered = render({"image": image})["Deployment", "edgemodel-operator"]
+    (container,) = rendered["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"registry.example.com/edgemodel/operator@{DIGEST}"
+
+
+# --- rights -----------------------------------------------------------------------------------------
+
+
+def rules(objects: Objects, kind: str, name: str) -> set[tuple[str, str, tuple[str, ...]]]:
+    """Flatten a role to (verb, group/resource, resource names)."""
+    return {
+        (verb, f"{group}/{resource}", tuple(rule.get("resourceNames", ())))
+        for rule in objects[kind, name]["rules"]
+        for verb in rule["verbs"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+
+
+def test_nobody_gets_wildcards_or_ways_to_more_rights(render: Render) -> None:
+    for (kind, name), document in render(FULL).items():
+        if kind not in {"Role", "ClusterRole"}:
+            continue
+        for rule in document["rules"]:
+            text = yaml.safe_dump(rule)
+            assert "*" not in text, name
+            assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"]), name
+            assert not set(rule["resources"]) & {"pods/exec", "serviceaccounts", "serviceaccounts/token"}
+
+
+def test_no_cluster_role_reads_secrets(render: Render) -> None:
+    for (kind, name), document in render(FULL).items():
+        if kind == "ClusterRole":
+            assert all("secrets" not in rule["resources"] for rule in document["rules"]), name
+
+
+def test_the_operator_may_do_what_it_does_and_no_more(objects: Objects) -> None:
+    mine = {
+        f"{verb} {what}"
+        for verb, what, names in rules(objects, "ClusterRole", "edgemodel-operator")
+        if not names
+    }
+    assert {"patch edgemodel.dev/edgemodels", "patch edgemodel.dev/edgemodels/status", "patch /nodes"} <= mine
+    assert {"create apps/daemonsets", "delete apps/daemonsets", "create /events"} <= mine
+    assert not mine & {
+        "update /nodes",
+        "delete /nodes",
+        "create /pods",
+        "delete /pods",
+        "list /secrets",
+        "patch edgemodel.dev/trustpolicies",
+        "delete edgemodel.dev/edgemodels",
+    }
+
+
+def test_the_operator_reads_its_keys_and_keeps_its_lease_by_name(render: Render) -> None:
+    mine = rules(render(FULL), "Role", "edgemodel-operator")
+    assert ("get", "/secrets", ("line-key", "public-a", "public-b")) in mine
+    assert {what for verb, what, names in mine if not names} == {"coordination.k8s.io/leases"}
+    assert ("update", "coordination.k8s.io/leases", (LEASE_NAME,)) in mine
+
+
+def test_the_webhook_reads_policies_and_writes_two_objects(render: Render) -> None:
+    objects = render(FULL)
+    assert rules(objects, "ClusterRole", "edgemodel-admission") == {
+        *((verb, "edgemodel.dev/trustpolicies", ()) for verb in ("get", "list", "watch")),
+        *(
+            (verb, "admissionregistration.k8s.io/validatingwebhookconfigurations", ("edgemodel-admission",))
+            for verb in ("get", "patch")
+        ),
+    }
+    assert rules(objects, "Role", "edgemodel-admission") == {
+        ("get", "/secrets", ("edgemodel-admission-tls",)),
+        ("update", "/secrets", ("edgemodel-admission-tls",)),
+        ("get", "/secrets", ("public-a", "public-b", "site-registry")),
+    }
+
+
+def test_the_webhook_cannot_read_the_private_key(objects: Objects, render: Render) -> None:
+    signing = yaml.safe_load((CHART / "values.yaml").read_text())["signing"]["secretName"]
+    assert all(signing not in names for _, _, names in rules(objects, "Role", "edgemodel-admission"))
+
+
+def test_secrets_of_models_are_readable_in_the_named_namespaces_only(render: Render) -> None:
+    objects = render(FULL)
+    assert rules(objects, "Role", "plant-a/edgemodel-operator-secrets") == {("get", "/secrets", ())}
+    assert rules(objects, "Role", "plant-b/edgemodel-operator-secrets") == {
+        ("get", "/secrets", ("site-registry",))
+    }
+    binding = objects["RoleBinding", "plant-a/edgemodel-operator-secrets"]
+    assert binding["subjects"] == [
+        {"kind": "ServiceAccount", "name": "edgemodel-operator", "namespace": NAMESPACE}
+    ]
+
+
+def test_every_binding_points_to_a_role_and_an_account_that_exist(render: Render) -> None:
+    objects = render(FULL)
+    for (kind, name), document in objects.items():
+        if kind in {"RoleBinding", "ClusterRoleBinding"}:
+            folder = name.rpartition("/")[0]
+            role = document["roleRef"]["name"]
+            assert (document["roleRef"]["kind"], f"{folder}/{role}" if folder else role) in objects
+            assert ("ServiceAccount", document["subjects"][0]["name"]) in objects
+
+
+# --- webhook and node policy ---------------------------------------------------------------------------
+
+
+def webhooks(objects: Objects) -> dict[str, dict[str, Any]]:
+    configuration = objects["ValidatingWebhookConfiguration", "edgemodel-admission"]
+    return {webhook["name"]: webhook for webhook in configuration["webhooks"]}
+
+
+def test_the_webhook_fails_closed_for_every_way_in_which_a_pod_gets_images(objects: Objects) -> None:
+    webhook = webhooks(objects)["pods.edgemodel.dev"]
+    assert webhook["failurePolicy"] == "Fail"
+    assert webhook["matchPolicy"] == "Equivalent"
+    assert webhook["sideEffects"] == "None"
+    assert webhook["timeoutSeconds"] == 10
+    (rule,) = webhook["rules"]
+    assert set(rule["resources"]) == {"pods", "pods/ephemeralcontainers"}
+    assert set(rule["operations"]) == {"CREATE", "UPDATE"}
+
+
+def test_workloads_get_an_early_answer_that_never_blocks(objects: Objects, render: Render) -> None:
+    webhook = webhooks(objects)["workloads.edgemodel.dev"]
+    assert webhook["failurePolicy"] == "Ignore"
+    resources = {resource for rule in webhook["rules"] for resource in rule["resources"]}
+    assert resources == {
+        *("deployments", "replicasets", "daemonsets", "statefulsets"),
+        *("jobs", "cronjobs", "replicationcontrollers"),
+    }
+    assert list(webhooks(render({"admission": {"workloads": False}}))) == ["pods.edgemodel.dev"]
+
+
+@pytest.mark.parametrize("selector", [None, {}, {"matchLabels": {"a": "b"}}])
+def test_the_own_namespace_and_kube_system_are_excluded_by_their_names_always(
+    render: Render, selector: dict[str, Any] | None
+) -> None:
+    for webhook in webhooks(render({"admission": {"namespaceSelector": selector}})).values():
+        expression = {
+            "key": "kubernetes.io/metadata.name",
+            "operator": "NotIn",
+            "values": [NAMESPACE, "kube-system"],
+        }
+        assert expression in webhook["namespaceSelector"]["matchExpressions"]
+
+
+def test_by_default_only_labeled_namespaces_are_judged(objects: Objects) -> None:
+    for webhook in webhooks(objects).values():
+        assert webhook["namespaceSelector"]["matchLabels"] == {"edgemodel.dev/verify-images": "enforce"}
+
+
+def test_more_expressions_narrow_the_selection(render: Render) -> None:
+    more = {"key": "team", "operator": "In", "values": ["line"]}
+    rendered = render({"admission": {"namespaceSelector": {"matchExpressions": [more]}}})
+    for webhook in webhooks(rendered).values():
+        assert more in webhook["namespaceSelector"]["matchExpressions"]
+
+
+def test_the_chart_names_neither_ca_bundle_nor_certificates(objects: Objects) -> None:
+    for webhook in webhooks(objects).values():
+        assert "caBundle" not in webhook["clientConfig"]
+    assert not {"data", "stringData"} & objects["Secret", "edgemodel-admission-tls"].keys()
+
+
+def test_the_names_that_the_program_uses_are_those_of_the_chart(objects: Objects, tmp_path: Path) -> None:
+    admission = rendered_settings(objects, tmp_path).admission
+    names = CertificateNames(NAMESPACE, admission.secret_name, admission.service_name, admission.webhook_name)
+    assert ("Secret", names.secret) in objects
+    service = objects["Service", names.service]
+    for webhook in webhooks(objects).values():
+        reference = webhook["clientConfig"]["service"]
+        assert (reference["name"], reference["namespace"]) == (names.service, names.namespace)
+        assert reference["path"] == PATH
+    assert service["spec"]["ports"] == [{"name": "https", "port": 443, "targetPort": "https"}]
+    container = objects["Deployment", "edgemodel-admission"]["spec"]["template"]["spec"]["containers"][0]
+    assert {port["name"]: port["containerPort"] for port in container["ports"]}["https"] == admission.port
+
+
+def test_the_operator_may_change_only_its_own_labels_on_nodes(objects: Objects) -> None:
+    policy = objects["ValidatingAdmissionPolicy", "edgemodel-operator-nodes"]["spec"]
+    assert policy["failurePolicy"] == "Fail"
+    (condition,) = policy["matchConditions"]
+    assert f"system:serviceaccount:{NAMESPACE}:{FIELD_MANAGER}" in condition["expression"]
+    assert any(NODE_LABEL_PREFIX in validation["expression"] for validation in policy["validations"])
+    binding = objects["ValidatingAdmissionPolicyBinding", "edgemodel-operator-nodes"]["spec"]
+    assert binding == {"policyName": "edgemodel-operator-nodes", "validationActions": ["Deny"]}
+
+
+# --- CRDs and values ------------------------------------------------------------------------------------
+
+
+def test_the_crds_are_templates_and_stay_when_the_chart_goes(objects: Objects) -> None:
+    crds = [o for (kind, _), o in objects.items() if kind == "CustomResourceDefinition"]
+    assert {crd["spec"]["names"]["kind"] for crd in crds} == {"EdgeModel", "AcceleratorClass", "TrustPolicy"}
+    assert all(crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for crd in crds)
+
+
+@pytest.mark.parametrize(
+    ("values", "want"),
+    [
+        ({"unknown": 1}, "unknown"),
+        ({"image": {"repository": "nohost"}}, "repository"),
+        ({"image": {"digest": "latest"}}, "digest"),
+        ({"runtimes": {"x": "registry.example.com/x:1"}}, "runtimes"),
+        ({"registries": {"plainHttp": ["http://registry"]}}, "plainHttp"),
+        ({"sources": {"maxBytes": 0}}, "maxBytes"),
+        ({"sources": {"deniedNetworks": ["10.0.0.0"]}}, "deniedNetworks"),
+        ({"signing": {"secretName": ""}}, "secretName"),
+        ({"modelNamespaces": ["Not A Name"]}, "modelNamespaces"),
+        ({"modelNamespaces": [{"name": "plant-b", "secrets": []}]}, "modelNamespaces"),
+        ({"acceleratorClasses": [{"name": "x"}]}, "spec"),
+        ({"logLevel": "LOUD"}, "logLevel"),
+        ({"operator": {"replicas": 2}}, "replicas"),
+        ({"admission": {"replicas": 0}}, "replicas"),
+        ({"admission": {"failurePolicy": "Ignore"}}, "failurePolicy"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(render: Render, values: dict[str, Any], want: str) -> None:
+    with pytest.raises(HelmError, match=re.escape(want)):
+        render(values)
+
+
+def test_every_value_has_a_schema_and_every_schema_a_value() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = yaml.safe_load((CHART / "values.schema.json").read_text())["properties"]
+    schema.pop("global")
+    assert values.keys() == schema.keys()
+    for name, value in values.items():
+        if schema[name].get("additionalProperties") is False:
+            assert value.keys() == schema[name]["properties"].keys() - {"matchExpressions"}, name
