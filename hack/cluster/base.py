@@ -82,6 +82,8 @@ class Cluster(ABC):
     caps: frozenset[str]
     registry: str = ""
     """`host:port` of the registry as nodes and pods name it (plain HTTP); empty without the capability."""
+    kept: bool = False
+    """Whether the cluster stays up when it is closed."""
     registry_on_host: str = ""
     """`host:port` of the same registry on this host."""
 
@@ -122,6 +124,10 @@ class Cluster(ABC):
     def keep(self) -> None:
         """Let the cluster stay up when this object is closed, also if it was started for it."""
         return
+
+    def keep(self) -> None:
+        """Leave the cluster up when it is closed, although this object may have started it."""
+        self.kept = True
 
     @abstractmethod
     def close(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from cluster import local
 from cluster.commands import ClusterError
-from cluster.ownership import Owner
+from cluster.ownership import Owner, Use
 from cluster.places import KUBECONFIG, REGISTRY
 from cluster.progress import Progress
 from cluster.tools import tool, tool_names
@@ -39,7 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     up.set_defaults(run=_up)
     down = commands.add_parser("down", help="remove every trace of the cluster")
-    down.add_argument("--force", action="store_true", help="even one that another working tree started")
+    down.add_argument(
+        "--force", action="store_true", help="even one that is in use, or that another working tree started"
+    )
     down.set_defaults(run=_down)
     commands.add_parser("status", help="say what runs").set_defaults(run=_status)
     commands.add_parser("logs", help="print the end of every log").set_defaults(run=_logs)
@@ -66,7 +68,13 @@ def _print_environment(owner: Owner) -> None:
 
 
 def _down(chosen: argparse.Namespace, progress: Progress) -> None:
-    local.down(progress, force=chosen.force)
+    use = Use()
+    try:
+        if not chosen.force:
+            use.refuse_others()
+        local.down(progress, force=chosen.force)
+    finally:
+        use.end()
 
 
 def _status(_: argparse.Namespace, __: Progress) -> None:

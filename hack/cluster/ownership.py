@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import IO
 
 from cluster.cgroups import processes
@@ -84,16 +86,29 @@ def changing(*, patience_s: float = 1800) -> Iterator[None]:
         raise ClusterError(f"the local cluster needs root: {refused}") from None
 
 
+def _lock_holders(inode: int) -> list[int]:
+    """Return the processes that hold a lock on a file, as the kernel lists them."""
+    lines = (line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines())
+    return sorted({int(fields[4]) for fields in lines if fields[5].rpartition(":")[2] == str(inode)})
+
+
 class Use:
     """A note that a test session uses the cluster, so that another one does not take it down meanwhile."""
 
-    def __init__(self) -> None:
-        _USERS.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[str] = _USERS.open("a+", encoding="utf-8")
+    def __init__(self, path: Path = _USERS) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: IO[str] = path.open("a+", encoding="utf-8")
 
     def is_alone(self) -> bool:
         """Say whether no other session uses the cluster; keeps others out until `share` or `end`."""
         return try_lock(self._file, shared=False)
+
+    def refuse_others(self) -> None:
+        """Raise ClusterError, naming the processes, when others use the cluster; keeps new ones out."""
+        if not self.is_alone():
+            inode = os.fstat(self._file.fileno()).st_ino
+            users = ", ".join(f"process {pid}" for pid in _lock_holders(inode)) or "another session"
+            raise ClusterError(f"{users} uses the cluster: wait for it, or say `down --force`")
 
     def share(self) -> None:
         """Go on using the cluster beside others."""

@@ -21,6 +21,7 @@ from cluster.forwarder import Route, free_port, parse_route
 from cluster.images import write_archive
 from cluster.locks import exclusive
 from cluster.node_files import masked_spec
+from cluster.ownership import Use
 from cluster.places import NODES, SOURCES
 from cluster.processes import started_at
 from cluster.recipes import RECIPES
@@ -149,6 +150,18 @@ def test_a_lock_that_is_held_says_by_whom(tmp_path: Path) -> None:
         pytest.fail("the lock was given twice")
     with exclusive(path, patience_s=0):
         assert path.exists()
+
+
+def test_a_cluster_that_is_used_is_not_taken_away(tmp_path: Path) -> None:
+    path = tmp_path / "users"
+    session, other = Use(path), Use(path)
+    assert session.is_alone()
+    session.share()
+    with pytest.raises(ClusterError, match=f"process {os.getpid()} uses the cluster"):
+        other.refuse_others()
+    session.end()
+    other.refuse_others()
+    other.end()
 
 
 def test_a_process_has_a_start_time_until_it_ends() -> None:

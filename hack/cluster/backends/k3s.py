@@ -144,7 +144,8 @@ class K3sCluster(Cluster):
     @override
     def close(self) -> None:
         self._proxy.close()
-        local.down(self._progress)
+        if not self.kept:
+            local.down(self._progress)
 
     @override
     def explain(self) -> str:

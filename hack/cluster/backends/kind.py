@@ -122,7 +122,7 @@ class KindCluster(Cluster):
         for node in self._nodes.values():
             node.heal()
         self._proxy.close()
-        if self._started_here:
+        if self._started_here and not self.kept:
             delete()
 
     def _create(self) -> None:

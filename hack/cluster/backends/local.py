@@ -162,7 +162,7 @@ class LocalCluster(Cluster):
         self._files.clear()
         try:
             alone = self._use.is_alone()
-            if self._started_here and alone:
+            if self._started_here and alone and not self.kept:
                 local.down(self._progress)
             elif alone:
                 self._heal()
