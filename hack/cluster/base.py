@@ -122,10 +122,6 @@ class Cluster(ABC):
         raise Unsupported(f"this cluster cannot run {argv[0]} beside its control plane")
 
     def keep(self) -> None:
-        """Let the cluster stay up when this object is closed, also if it was started for it."""
-        return
-
-    def keep(self) -> None:
         """Leave the cluster up when it is closed, although this object may have started it."""
         self.kept = True
 

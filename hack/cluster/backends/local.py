@@ -123,10 +123,6 @@ class LocalCluster(Cluster):
         self._use.share()
 
     @override
-    def keep(self) -> None:
-        self._started_here = False
-
-    @override
     def nodes(self) -> tuple[str, ...]:
         return tuple(self._nodes)
 
