@@ -22,6 +22,7 @@ CHART = ROOT / "charts" / "edgemodel-operator"
 SYSTEM = "edgemodel-system"
 RELEASE = "edgemodel"
 SIGNING_KEY = "edgemodel-signing-key"
+PUBLIC_KEY = "edgemodel-signing-public"
 Json = dict[str, Any]
 
 
@@ -66,14 +67,16 @@ class Site:
             "image": {"repository": repository, "digest": digest},
             "runtimes": {"onnxruntime-cpu": self.images["runtime-onnxruntime-cpu"]},
             "registries": {"plainHttp": [self.cluster.registry]},
-            "nodeSelector": {"kubernetes.io/arch": "amd64"},
+            # On the emulated node the operator would only be slow.
+            "operator": {"nodeSelector": {"kubernetes.io/arch": "amd64"}},
+            "admission": {"nodeSelector": {"kubernetes.io/arch": "amd64"}},
         }
 
     def make_signing_key(self) -> None:
         """Make the key pair as `edgemodel keygen` prints it."""
         secret = run(
             [sys.executable, "-m", "edgemodel_operator", "cli", "keygen", "--name", SIGNING_KEY,
-             "--namespace", SYSTEM]
+             "--public-name", PUBLIC_KEY, "--namespace", SYSTEM]
         )  # fmt: skip
         self.cluster.kubectl("create", "-f", "-", stdin=secret.encode())
 

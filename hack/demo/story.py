@@ -14,7 +14,7 @@ from demo import objects
 from demo.models import ModelFile, make_versions
 from demo.pictures import Picture, draw_pictures, golden_sample, json_request, orientation_of
 from demo.report import Report, claim
-from demo.site import SIGNING_KEY, SYSTEM, Site, condition, is_true
+from demo.site import PUBLIC_KEY, SYSTEM, Site, condition, is_true
 from demo.traffic import Ask, Tally, Traffic
 from demo.unsigned import push_unsigned_copy
 
@@ -45,7 +45,7 @@ class Story:
             self.site.apply(
                 objects.namespace(),
                 objects.npu_class(),
-                objects.trust_policy(self.cluster.registry, SIGNING_KEY),
+                objects.trust_policy(self.cluster.registry, PUBLIC_KEY),
                 objects.golden_config_map(golden),
             )
             lines.append(f"chart installed in {SYSTEM} with nothing else in the cluster")

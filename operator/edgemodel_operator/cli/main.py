@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import secrets
+from typing import Any
 
 import click
 import yaml
 
 from edgemodel_operator.api.names import FIELD_MANAGER
-from edgemodel_operator.signing.keys import generate_key_pair, secret_data
+from edgemodel_operator.signing.keys import SECRET_PUBLIC_KEY, generate_key_pair, secret_data
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -18,16 +19,28 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--name", default="edgemodel-signing-key", show_default=True, help="Name of the Secret.")
-@click.option("--namespace", default="edgemodel-system", show_default=True, help="Namespace of the Secret.")
-def keygen(name: str, namespace: str) -> None:
-    """Print a Secret with a new signing key pair, as `cosign generate-key-pair k8s://` would make it.
+@click.option("--name", default="edgemodel-signing-key", show_default=True, help="Secret with the key pair.")
+@click.option(
+    "--public-name",
+    default="edgemodel-signing-public",
+    show_default=True,
+    help="Secret with the public key alone, for TrustPolicies.",
+)
+@click.option("--namespace", default="edgemodel-system", show_default=True, help="Namespace of both Secrets.")
+def keygen(name: str, public_name: str, namespace: str) -> None:
+    """Print Secrets with a new signing key pair, as `cosign generate-key-pair k8s://` would make it.
 
-    Pipe it into kubectl: `edgemodel keygen | kubectl create -f -`. `create` refuses to replace a key.
+    Pipe them into kubectl: `edgemodel keygen | kubectl create -f -`. `create` refuses to replace a key.
     """
     password = secrets.token_urlsafe(32).encode()
     fields = secret_data(generate_key_pair(password), password)
-    document = {
+    public = {SECRET_PUBLIC_KEY: fields[SECRET_PUBLIC_KEY]}
+    documents = [_secret(name, namespace, fields), _secret(public_name, namespace, public)]
+    click.echo(yaml.safe_dump_all(documents, sort_keys=False), nl=False)
+
+
+def _secret(name: str, namespace: str, fields: dict[str, bytes]) -> dict[str, Any]:
+    return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {
@@ -38,4 +51,3 @@ def keygen(name: str, namespace: str) -> None:
         "type": "Opaque",
         "data": {key: base64.b64encode(value).decode() for key, value in sorted(fields.items())},
     }
-    click.echo(yaml.safe_dump(document, sort_keys=False), nl=False)
