@@ -41,6 +41,8 @@ class Wakeups:
 def make_registry() -> kopf.OperatorRegistry:
     """Give the registry with all handlers."""
     registry = kopf.OperatorRegistry()
+    for login in (kopf.login_with_service_account, kopf.login_with_kubeconfig):
+        kopf.on.login(id=login.__name__, errors=kopf.ErrorsMode.IGNORED, registry=registry)(login)
     kopf.on.event(GROUP, VERSION, "edgemodels", registry=registry)(model_changed)
     for plural in ("acceleratorclasses", "trustpolicies"):
         kopf.on.event(GROUP, VERSION, plural, id=plural, registry=registry)(anything_changed)

@@ -117,7 +117,6 @@ def crd_document(kind: Kind) -> Json:
                 "plural": kind.plural,
                 "singular": singular,
                 "shortNames": list(kind.short_names),
-                "categories": ["edgemodel"],
             },
             "versions": [version],
         },
