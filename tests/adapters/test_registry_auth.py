@@ -70,13 +70,22 @@ async def test_a_token_that_is_refused_is_fetched_anew(
 async def test_an_expired_token_is_not_sent(
     http_session: aiohttp.ClientSession, faulty: FaultyRegistry, tokens: TokenServer, ref: Reference
 ) -> None:
-    tokens.lifetime = 1
+    tokens.lifetime = 1e-9
     client = make_client(http_session, faulty.host)
-    assert not await client.blob_exists(ref, BLOB.digest)
-    issued = tokens.issued
-    tokens.lifetime = 0  # unusable: the client falls back to the specification's 60 seconds
-    assert not await client.blob_exists(ref, BLOB.digest)
-    assert tokens.issued == issued
+    for _ in range(2):
+        assert not await client.blob_exists(ref, BLOB.digest)
+    sent = [headers.get("Authorization") for headers in faulty.requests("HEAD")]
+    assert sent == [None, "Bearer token-1", None, "Bearer token-2"]
+
+
+async def test_a_lifetime_of_nothing_means_the_default(
+    http_session: aiohttp.ClientSession, faulty: FaultyRegistry, tokens: TokenServer, ref: Reference
+) -> None:
+    tokens.lifetime = 0
+    client = make_client(http_session, faulty.host)
+    for _ in range(2):
+        assert not await client.blob_exists(ref, BLOB.digest)
+    assert tokens.issued == 1
 
 
 async def test_wrong_credentials_raise_and_stay_secret(
@@ -97,8 +106,13 @@ async def test_basic_authentication_is_answered_when_asked_for(
     assert "Authorization" not in faulty.seen[0][2]
     with pytest.raises(Unauthorized):
         await make_client(http_session, faulty.host, None).blob_exists(ref, BLOB.digest)
-    with pytest.raises(Unauthorized):
-        await make_client(http_session, faulty.host, Credential("robot", "no")).blob_exists(ref, BLOB.digest)
+    wrong = make_client(http_session, faulty.host, Credential("robot", "no"))
+    before = len(faulty.requests("HEAD"))
+    for _ in range(2):
+        with pytest.raises(Unauthorized):
+            await wrong.blob_exists(ref, BLOB.digest)
+    # Unasked, asked; and the second time once: the same password is not offered twice to one question.
+    assert len(faulty.requests("HEAD")) - before == 3
 
 
 async def test_a_plain_realm_on_another_host_gets_nothing(

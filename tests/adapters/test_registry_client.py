@@ -68,7 +68,7 @@ async def test_an_empty_blob_is_stored(client: RegistryClient, ref: Reference) -
 async def test_a_blob_above_the_limit_is_refused(client: RegistryClient, ref: Reference) -> None:
     blob = Descriptor.of(BINARY, b"x" * 100)
     await client.put_blob(ref, b"x" * 100, blob)
-    with pytest.raises(TooLarge):
+    with pytest.raises(TooLarge, match="announced 100 bytes"):
         await client.get_blob(ref, blob.digest, max_bytes=99)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 
+from edgemodel_operator.oci.copy import Endpoint, copy_image
 from edgemodel_operator.oci.descriptor import OCI_INDEX, Descriptor, canonical_json, sha256_digest
 from edgemodel_operator.oci.errors import (
     DigestMismatch,
@@ -16,9 +18,12 @@ from edgemodel_operator.oci.errors import (
     RegistryUnavailable,
     TooLarge,
 )
+from edgemodel_operator.oci.image import parse_index, parse_manifest
 from edgemodel_operator.oci.reference import Reference, parse_reference
 from edgemodel_operator.oci.registry import RegistryClient
-from support.registry import Fault, FaultyRegistry, break_off_times, fail_times
+from edgemodel_operator.oci.transport import new_session
+from support.images import push_index
+from support.registry import Fault, FaultyRegistry, break_off_times, fail_times, start_registry
 
 BINARY = "application/octet-stream"
 CONTENT = os.urandom(3_000_000)
@@ -269,4 +274,59 @@ async def test_the_referrers_api_is_read_page_by_page(
         return web.Response(body=canonical_json(document), content_type=OCI_INDEX, headers=link)
 
     faulty.faults.append(api)
+    with pytest.raises(TooLarge):
+        await faulty_client.list_referrers(ref, subject, max_referrers=3)
     assert await faulty_client.list_referrers(ref, subject) == tuple(entries)
+
+
+async def test_referrers_continued_on_another_host_are_refused(
+    faulty: FaultyRegistry, faulty_client: RegistryClient, ref: Reference
+) -> None:
+    body = canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []})
+    link = {"Link": '<http://attacker.example.com/more>; rel="next"'}
+    faulty.faults.append(
+        answer(
+            lambda: web.Response(body=body, content_type=OCI_INDEX, headers=link),
+            method="GET",
+            part="/referrers/",
+        )
+    )
+    with pytest.raises(ProtocolError, match=r"attacker\.example\.com"):
+        await faulty_client.list_referrers(ref, sha256_digest(b"subject"))
+
+
+async def test_another_digest_in_answer_to_head_is_refused(
+    faulty: FaultyRegistry, faulty_client: RegistryClient, ref: Reference
+) -> None:
+    other = {"Docker-Content-Digest": sha256_digest(b"other"), "Content-Length": "5"}
+    faulty.faults.append(answer(lambda: web.Response(headers=other), method="HEAD", part="/manifests/"))
+    with pytest.raises(DigestMismatch):
+        await faulty_client.head_manifest(ref.with_digest(sha256_digest(b"wanted")))
+
+
+async def test_a_copy_within_one_registry_moves_no_bytes(
+    faulty: FaultyRegistry, faulty_client: RegistryClient, ref: Reference
+) -> None:
+    await push_index(faulty_client, ref, CONTENT)
+    faulty.seen.clear()
+    target = parse_reference(f"{ref.name}-copy:1")
+    await copy_image(Endpoint(faulty_client, ref), Endpoint(faulty_client, target))
+    assert not faulty.requests("PATCH")
+    assert not faulty.requests("PUT", "/blobs/")
+    assert not faulty.requests("GET", "/blobs/")
+
+
+async def test_a_copy_between_registries_streams_every_blob(
+    faulty: FaultyRegistry, faulty_client: RegistryClient, ref: Reference, tmp_path: Path
+) -> None:
+    source = await push_index(faulty_client, ref, CONTENT)
+    with start_registry(tmp_path) as other:
+        async with new_session() as session:
+            client = RegistryClient(session, plain_http={other.host})
+            target = parse_reference(f"{other.host}/copied/model:1")
+            copied = await copy_image(Endpoint(faulty_client, ref), Endpoint(client, target))
+            assert copied.digest == source.digest
+            for child in parse_index((await client.get_manifest(target)).body).manifests:
+                manifest = await client.get_manifest(target.with_digest(child.digest))
+                for layer in parse_manifest(manifest.body).layers:
+                    assert await client.blob_exists(target, layer.digest)

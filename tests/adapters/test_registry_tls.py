@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgemodel_operator.oci.descriptor import Descriptor
-from edgemodel_operator.oci.errors import RegistryError
+from edgemodel_operator.oci.errors import ProtocolError, RegistryError
 from edgemodel_operator.oci.reference import parse_reference
 from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.oci.transport import new_session
-from support.registry import RegistryServer, start_registry
+from support.registry import RegistryServer, free_port, start_registry
 
 BLOB = Descriptor.of("application/octet-stream", b"weights")
 
@@ -83,6 +85,28 @@ async def test_an_unknown_authority_is_refused_at_once(
     with pytest.raises(RegistryError, match="no trusted TLS") as raised:
         await RegistryClient(http_session).blob_exists(parse_reference(f"{secured.host}/a:1"), BLOB.digest)
     assert not raised.value.retryable
+
+
+async def test_a_redirect_from_https_to_http_is_refused(certificate: tuple[Path, Path]) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+
+    async def away(_: web.Request) -> web.Response:
+        return web.Response(status=307, headers={"Location": "http://127.0.0.1:9/blob"})
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", away)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port, ssl_context=context).start()
+    try:
+        async with new_session(ca_file=certificate[0]) as session:
+            ref = parse_reference(f"127.0.0.1:{port}/a:1")
+            with pytest.raises(ProtocolError, match="from https to http"):
+                await RegistryClient(session).get_blob(ref, BLOB.digest, max_bytes=7)
+    finally:
+        await runner.cleanup()
 
 
 async def test_plain_http_is_never_fallen_back_to(

@@ -16,7 +16,7 @@ class TokenServer:
 
     username: str = "robot"
     password: str = "s3cret"
-    lifetime: int = 300
+    lifetime: float = 300
     issued: int = 0
     valid: dict[str, tuple[str, ...]] = field(default_factory=dict)
     asked: list[dict[str, str]] = field(default_factory=list)

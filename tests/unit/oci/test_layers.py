@@ -26,6 +26,7 @@ from edgemodel_operator.oci.layer import (
     InvalidEntry,
     Layer,
     Link,
+    _Sink,
     arrange,
     check_path,
     write_layer,
@@ -130,6 +131,22 @@ def test_a_known_layer_keeps_its_digest() -> None:
         "zstd-3/libzstd-1.5.7": "sha256:5ce267f7aaeddd2b4590248a2ad286d2c564f16f284cb745fc897e1031de391a"
     }
     assert COMPRESSOR not in known or layer.descriptor.digest == known[COMPRESSOR]
+
+
+@given(st.lists(st.integers(1, 300_000), max_size=6))
+def test_how_the_tar_is_cut_into_writes_does_not_matter(cuts: list[int]) -> None:
+    content = bytes(range(256)) * 2000 + os.urandom(1) * 300_000
+
+    def compress(steps: list[int]) -> bytes:
+        out, start = io.BytesIO(), 0
+        sink = _Sink(out, 3)
+        for step in [*steps, len(content)]:
+            sink.write(content[start : start + step])
+            start += step
+        sink.finish()
+        return out.getvalue()
+
+    assert compress(cuts) == compress([])
 
 
 class _Discard(io.RawIOBase):
