@@ -72,8 +72,9 @@ async def _start(work: Path) -> asyncio.subprocess.Process:
 
 async def _end(process: asyncio.subprocess.Process) -> None:
     """Kill the worker's process group, whatever it is doing, and wait until it has gone."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode is None:  # else the group has gone, and its number may be somebody else's
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     # Shielded: a second cancellation must not leave a zombie or files that still grow.
     await asyncio.shield(process.wait())
 

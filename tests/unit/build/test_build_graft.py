@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from edgemodel_operator.build.layout import ModelFacts, model_manifest
 from edgemodel_operator.build.runtime import RuntimeChild
 from edgemodel_operator.build.sources.download import FetchedFile, describe
 from edgemodel_operator.oci.image import RuntimeSettings, make_image, parse_index, parse_manifest
+from edgemodel_server.manifest import find_folders, read_source, verify_files
 from support.images import AMD64, ARM64, make_layer
 
 FACTS = ModelFacts("line-orientation", "7", "ONNX", "a" * 64, "d" * 64)
@@ -60,6 +62,17 @@ def test_the_layer_holds_the_model_and_its_manifest(model: FetchedFile, tmp_path
         "files": [{"path": "model.onnx", "sha256": "a" * 64, "size": 7}],
     }
     assert model_manifest(FACTS, 7) == json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+
+
+def test_the_server_accepts_what_the_layer_holds(model: FetchedFile, tmp_path: Path) -> None:
+    write_model_layer(replace(FACTS, sha256=model.sha256), model, tmp_path / "layer")
+    content = zstandard.ZstdDecompressor().decompressobj().decompress((tmp_path / "layer").read_bytes())
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        tar.extractall(tmp_path / "root", filter="data")
+    (folder,) = find_folders(tmp_path / "root" / "models")
+    source = read_source(folder)
+    assert (source.name, source.version, source.format) == ("line-orientation", "7", "ONNX")
+    assert verify_files(source) == model.sha256
 
 
 def test_the_runtime_stays_below_untouched(model: FetchedFile, tmp_path: Path) -> None:
