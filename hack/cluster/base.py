@@ -80,6 +80,9 @@ class Cluster(ABC):
     name: str
     kubeconfig: Path
     caps: frozenset[str]
+    kubectl_cache: Path | None = None
+    """Where kubectl remembers what the API serves; None: where it does by default. A cluster that is made anew
+    at the same address must not be asked with the memory of the one before."""
     registry: str = ""
     """`host:port` of the registry as nodes and pods name it (plain HTTP); empty without the capability."""
     kept: bool = False
@@ -94,7 +97,10 @@ class Cluster(ABC):
 
     def kubectl(self, *arguments: str, stdin: bytes | None = None, timeout_s: float = 60) -> str:
         """Run kubectl against this cluster and return its output. Raises CommandFailed."""
-        argv = [str(tool("kubectl")), f"--kubeconfig={self.kubeconfig}", *arguments]
+        argv = [str(tool("kubectl")), f"--kubeconfig={self.kubeconfig}"]
+        if self.kubectl_cache is not None:
+            argv.append(f"--cache-dir={self.kubectl_cache}")
+        argv.extend(arguments)
         return run(argv, stdin=stdin, timeout_s=timeout_s)
 
     def kubectl_json(self, *arguments: str) -> Any:

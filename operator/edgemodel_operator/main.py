@@ -50,6 +50,8 @@ def main() -> None:
     except InvalidSettings as error:
         sys.exit(f"edgemodel-operator: {error}")
     configure_logging(settings.log_level)
+    # kopf tells of every event that a handler took; the passes tell what came of them.
+    logging.getLogger("kopf").setLevel(logging.WARNING)
     try:
         asyncio.run(run(settings))
     except* LeaseLost as errors:

@@ -115,6 +115,7 @@ class LocalCluster(Cluster):
         self._threads = NetworkThreads(CONTROL_PLANE, size=2)
         self.name = "local"
         self.kubeconfig = KUBECONFIG
+        self.kubectl_cache = KUBECONFIG.parent / "kubectl-cache"
         self.registry, self.registry_on_host = REGISTRY, f"127.0.0.1:{owner.registry_port}"
         levels = (_WITHOUT_NODES, _WITH_ONE_NODE, _WITH_ALL_NODES)
         self.caps = levels[min(len(running), 1) + (len(running) == len(NODES))]
