@@ -53,10 +53,11 @@ def build(options: argparse.Namespace) -> list[BuiltImage]:
     cache = Cache(Path(options.cache)) if options.cache else default_cache()
     builder = Builder(project, cache, sources, project_version(project), options.level, _Progress())
     built: dict[str, BuiltImage] = {}
-    for name in _with_bases(recipes, chosen):
-        base = recipes[name].base
-        built[name] = builder.build(recipes[name], built[base] if base else None)
-        _report(built[name])
+    with cache.exclusive():
+        for name in _with_bases(recipes, chosen):
+            base = recipes[name].base
+            built[name] = builder.build(recipes[name], built[base] if base else None)
+            _report(built[name])
     return [image for name, image in built.items() if name in chosen]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -25,6 +26,13 @@ class Cache:
         path = self.root.joinpath(*parts)
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Wait until no other build uses the cache, and keep others out until the block ends."""
+        with (self.folder() / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     @contextmanager
     def new_tree(self, kind: str, key: str) -> Iterator[Path]:
