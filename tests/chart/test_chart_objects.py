@@ -43,6 +43,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "full": FULL,
     "three replicas": {"admission": {"replicas": 3}},
     "all namespaces": {"admission": {"namespaceSelector": None}},
+    "nulls": {
+        "trustPolicySecrets": None,
+        "runtimes": None,
+        "modelNamespaces": None,
+        "acceleratorClasses": None,
+    },
     "nothing optional": {
         "trustPolicySecrets": [],
         "acceleratorClasses": [],
