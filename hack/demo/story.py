@@ -41,6 +41,7 @@ class Story:
         """Install the product; add the accelerator, the policy, the namespace and the golden sample."""
         with self.report.step("install the chart; make a signing key; say whom to trust") as lines:
             self.site.install()
+            self._forget_earlier_run()
             golden = golden_sample(self.versions["1"].path, self.pictures[:2])
             self.site.apply(
                 objects.namespace(),
@@ -95,6 +96,7 @@ class Story:
                 self._apply("2")
                 self._wait("all nodes run version 2", _is_ready("2"), timeout_s=300)
                 lines.append(f"rolled out in waves in {time.monotonic() - begun:.1f} s")
+                traffic.settle(LARGEST_GAP_SECONDS)
             for node, tally in traffic.tallies.items():
                 lines.append(f"{node}: {_said(tally)}")
                 claim(tally.wrong == 0, f"{node}: {tally.wrong} wrong answers")
@@ -103,9 +105,12 @@ class Story:
                     lines.append(
                         f"      exclusive device: gap of {tally.longest_gap:.1f} s, old out to new in"
                     )
-                    claim(tally.longest_gap <= LARGEST_GAP_SECONDS, f"gap {tally.longest_gap:.1f} s")
+                    claim(
+                        not tally.failing and 0 < tally.longest_gap <= LARGEST_GAP_SECONDS,
+                        f"gap of {tally.longest_gap:.1f} s on {node}, last failure: {tally.last_failure}",
+                    )
                 else:
-                    claim(tally.failed == 0, f"{node}: {tally.failed} failed: {tally.first_failure}")
+                    claim(tally.failed == 0, f"{node}: {tally.failed} failed: {tally.last_failure}")
 
     def bad_version(self) -> None:
         """Roll out damaged weights: stopped in the first wave, rolled back, nobody notices."""
@@ -117,7 +122,8 @@ class Story:
                 status = self._wait(
                     "version 3 is rolled back",
                     lambda seen: (
-                        bool(seen.get("quarantined"))
+                        any(item["revision"] == seen["targetRevision"] for item in seen["quarantined"])
+                        and seen["version"] == "2"
                         and seen["currentRevision"] == good
                         and seen["nodes"]["updated"] == seen["nodes"]["total"]
                     ),
@@ -133,7 +139,7 @@ class Story:
                 lines.append(f"{node}: {_said(tally)}")
                 claim(
                     tally.failed == 0 and tally.wrong == 0 and tally.sent > 0,
-                    f"{node}: {tally.failed} failed, {tally.wrong} wrong: {tally.first_failure}",
+                    f"{node}: {tally.failed} failed, {tally.wrong} wrong: {tally.last_failure}",
                 )
 
     def offline_node(self) -> None:
@@ -213,7 +219,7 @@ class Story:
             lines.append(f'edgemodel_admission_decisions_total{{decision="deny"}} {denied:g}')
             served = self._served()
             claim(served > 0, "the servers counted no request")
-            lines.append(f"edgemodel_server_requests_total on all nodes {served:g}")
+            lines.append(f"edgemodel_server_inference_requests_total on all nodes {served:g}")
 
     def run(self) -> None:
         """Tell the whole story."""
@@ -225,6 +231,15 @@ class Story:
         self.offline_node()
         self.unsigned_image()
         self.metrics()
+
+    def _forget_earlier_run(self) -> None:
+        """Delete what an earlier demo left on this cluster, so that this one tells its own story."""
+        if not self.site.exists("edgemodel", objects.NAME, objects.NAMESPACE):
+            return
+        self.cluster.kubectl(
+            "delete", "edgemodel", objects.NAME, "--namespace", objects.NAMESPACE, "--timeout", "60s",
+            timeout_s=90,
+        )  # fmt: skip
 
     # --- parts ---------------------------------------------------------------------------------------
 
@@ -248,11 +263,15 @@ class Story:
             lambda node: is_true(node["status"], "Ready") is ready,
         )
 
-    def _ask(self, node: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
-        return self.site.ask(node, self.service, objects.NAME, body, headers)
+    def _ask(self, node: str, body: bytes, headers: dict[str, str], timeout: float = 20) -> tuple[int, bytes]:
+        return self.site.ask(node, self.service, objects.NAME, body, headers, timeout)
 
     def _traffic(self) -> Traffic:
-        asks: dict[str, Ask] = {node: partial(self._ask, node) for node in self.cluster.nodes()}
+        # Where a gap is measured, a request that was sent into it must not wait longer than the gap.
+        asks: dict[str, Ask] = {
+            node: partial(self._ask, node, timeout=1 if node == self.exclusive else 20)
+            for node in self.cluster.nodes()
+        }
         return Traffic(asks, self.pictures)
 
     def _claim_answers(self, node: str) -> None:
@@ -310,7 +329,7 @@ class Story:
             value
             for pod in self._pods()
             for name, value in self._metrics_of(pod, port).items()
-            if name.startswith("edgemodel_server_requests_total")
+            if name.startswith("edgemodel_server_inference_requests_total")
         )
 
     def _metrics_of(self, pod: Json, port: int) -> dict[str, float]:

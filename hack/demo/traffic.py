@@ -22,11 +22,12 @@ class Tally:
     sent: int = 0
     failed: int = 0
     wrong: int = 0
-    first_failure: str = ""
+    last_failure: str = ""
     longest_gap: float = 0.0
     """The longest time (seconds) between the last answer before a failure and the first one after it."""
+    failing: bool = False
+    """Whether the last request failed: its gap is not over."""
     answered_at: float = field(default=0.0, repr=False)
-    failing: bool = field(default=False, repr=False)
 
     def answered(self, now: float, *, right: bool) -> None:
         """Count an answer."""
@@ -42,7 +43,7 @@ class Tally:
         self.sent += 1
         self.failed += 1
         self.failing = True
-        self.first_failure = self.first_failure or why
+        self.last_failure = why
 
 
 class Traffic:
@@ -70,6 +71,12 @@ class Traffic:
         self._stop.set()
         for thread in self._threads:
             thread.join(timeout=30)
+
+    def settle(self, timeout_s: float) -> None:
+        """Wait until every node answers, as long as a gap may last."""
+        ends = time.monotonic() + timeout_s
+        while time.monotonic() < ends and any(tally.failing for tally in self.tallies.values()):
+            time.sleep(0.05)
 
     def _run(self, node: str) -> None:
         ask, tally = self._asks[node], self.tallies[node]

@@ -227,8 +227,10 @@ def _available(world: World, fleet: Fleet, status: EdgeModelStatus) -> Finding:
 
 def _stalled(world: World, chain: Chain, status: EdgeModelStatus) -> Finding:
     kind = ConditionType.STALLED
-    if chain.hold is not None and chain.hold.stalled:
-        return _finding(kind, TRUE, chain.hold.reason, chain.hold.message)
+    if chain.hold is not None:
+        if chain.hold.stalled:
+            return _finding(kind, TRUE, chain.hold.reason, chain.hold.message)
+        return _finding(kind, FALSE, "NotStalled", "nobody needs to act")
     quarantine = _rolled_back(status)
     if quarantine is not None:
         return _finding(
