@@ -118,6 +118,8 @@ class Cluster:
     behavior: dict[str, str] = field(default_factory=dict)
     """Version, or `version@node` → how its pods behave; Good if not given."""
     gaps: list[Gap] = field(default_factory=list)
+    controller_runs: bool = True
+    """Whether the DaemonSet controller is alive."""
     changes: int = 0
     """Counts what a watch would have told."""
     created: int = 0
@@ -139,6 +141,8 @@ class Cluster:
 
     def _controllers(self) -> bool:
         changed = False
+        if not self.controller_runs:
+            return changed
         daemon_sets = self.daemon_sets()
         for name, document in sorted(daemon_sets.items()):
             for node in self.nodes.values():
@@ -255,7 +259,11 @@ class Cluster:
         return all(("ConfigMap", name) in self.objects for name in names)
 
     def behavior_of(self, pod: SimulatedPod) -> str:
-        return self.behavior.get(f"{pod.version}@{pod.node}", self.behavior.get(pod.version, GOOD))
+        return self.behavior_on(pod.version, pod.node)
+
+    def behavior_on(self, version: str, node: str) -> str:
+        """Say how pods of a version behave on a node."""
+        return self.behavior.get(f"{version}@{node}", self.behavior.get(version, GOOD))
 
     # --- writes ------------------------------------------------------------------------------------------
 
@@ -338,8 +346,8 @@ class Simulation:
     history: list[EdgeModelStatus] = field(default_factory=list)
     watchers: list[Callable[[Simulation], None]] = field(default_factory=list)
     """Called after every moment; they raise when something must not be."""
+    last_change: datetime = START
     _seen: int = -1
-    _last_change: datetime = START
 
     # --- what users and the world do ---------------------------------------------------------------------
 
@@ -384,10 +392,24 @@ class Simulation:
         """Take a node out of the cluster."""
         del self.cluster.nodes[name]
         self.cluster.changes += 1
+        self.cluster.settle()
 
     def touch(self) -> None:
         """Tell the operator that something it watches besides nodes and pods changed."""
         self.cluster.changes += 1
+
+    def copy(self) -> Simulation:
+        """Give an independent simulation that stands at the same moment."""
+        cluster = replace(
+            self.cluster,
+            nodes=dict(self.cluster.nodes),
+            objects=dict(self.cluster.objects),
+            pods=[replace(pod) for pod in self.cluster.pods],
+            gaps=list(self.cluster.gaps),
+        )
+        return replace(
+            self, cluster=cluster, supplies=dict(self.supplies), history=list(self.history), watchers=[]
+        )
 
     # --- reading -----------------------------------------------------------------------------------------
 
@@ -526,11 +548,16 @@ class Simulation:
             self.history.append(self.status)
         self.look_again_at = plan.look_again_at
         if before != (self.status, self.cluster.changes, self.has_finalizer):
-            self._last_change = self.now
+            self.last_change = self.now
         elif plan.look_again_at is not None and plan.look_again_at <= self.now:
             raise AssertionError("a pass that changed nothing asked to be repeated at once")
         self._watch()
         return plan
+
+    def run_pass_and_die(self) -> None:
+        """Do one pass; if it labels a node, the operator dies before it stores the status."""
+        labels = any(isinstance(action, LabelNode) for action in make_plan(self.world()).actions)
+        self.run_pass(kill_after=None if not labels else 1000)
 
     def _carry_out(self, action: Action) -> None:
         match action:
@@ -540,6 +567,7 @@ class Simulation:
                 self.cluster.changes += 1
             case StartSupply(variant):
                 self.supplies[self.spec.model.version, variant] = Supply(SupplyStage.RUNNING)
+                self.cluster.changes += 1
             case LabelNode(node, labels):
                 self.cluster.label(node, labels)
             case Apply(document):
@@ -569,7 +597,7 @@ class Simulation:
         self.cluster.now = max(self.now, min(times))
         self.cluster.settle()
         if self.cluster.changes != before:
-            self._last_change = self.now
+            self.last_change = self.now
         self._watch()
 
     def run_for(self, seconds: float) -> None:
@@ -593,9 +621,9 @@ class Simulation:
 
     def run_to_rest(self, quiet: timedelta = timedelta(minutes=20), *, limit: int = 20_000) -> None:
         """Go on until nothing has changed for a while."""
-        self._last_change = self.now
+        self.last_change = self.now
         for _ in range(limit):
-            if self.gone or (not self.is_due() and self.now - self._last_change >= quiet):
+            if self.gone or (not self.is_due() and self.now - self.last_change >= quiet):
                 return
             self.step()
         raise AssertionError(f"no rest after {limit} steps: {self.summary()}")
