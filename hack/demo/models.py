@@ -66,6 +66,12 @@ def make_versions(folder: Path) -> dict[str, ModelFile]:
     return {version: _write(folder, version, data) for version, data in files.items()}
 
 
+def make_fresh_version(folder: Path, number: int) -> ModelFile:
+    """Write a version that nobody has seen before: another head for each number."""
+    data = _with_scaled_head(fetch_classifier().read_bytes(), 1.0 + number * 1e-4)
+    return _write(folder, f"fresh-{number}", data)
+
+
 def _write(folder: Path, version: str, data: bytes) -> ModelFile:
     path = folder / f"orientation-{version}.onnx"
     path.write_bytes(data)

@@ -89,6 +89,15 @@ class Site:
         argv = [str(tool("helm")), f"--kubeconfig={self.cluster.kubeconfig}", *arguments]
         return run(argv, stdin=stdin.encode(), timeout_s=300)
 
+    def can_i(self, verb: str, resource: str, account: str, *options: str) -> str:
+        """Ask the API server whether an account may do something: `yes` or `no`."""
+        argv = [
+            str(tool("kubectl")), f"--kubeconfig={self.cluster.kubeconfig}",
+            "auth", "can-i", verb, resource, "--as", account, *options,
+        ]  # fmt: skip
+        asked = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+        return asked.stdout.strip().split()[0]
+
     # --- objects -------------------------------------------------------------------------------------
 
     def apply(self, *documents: Json) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from cluster.commands import CommandFailed
 from demo import objects
-from demo.models import ModelFile, make_versions
+from demo.models import ModelFile, make_fresh_version, make_versions
 from demo.pictures import Picture, draw_pictures, golden_sample, json_request, orientation_of
 from demo.report import Report, claim
 from demo.site import PUBLIC_KEY, SYSTEM, Site, condition, is_true
@@ -34,6 +34,7 @@ class Story:
         self.pictures: tuple[Picture, ...] = draw_pictures()
         self.versions: dict[str, ModelFile] = make_versions(folder)
         self.url = self.cluster.serve_files(folder)
+        self._folder = folder
         self.service: Json = {}
         self.exclusive: str = ""
 
@@ -55,7 +56,7 @@ class Story:
         """Apply version 1: built, signed, verified, placed, rolled out, answering."""
         with self.report.step("apply version 1") as lines:
             begun = time.monotonic()
-            self._apply("1")
+            self.apply("1")
             status = self._wait("all nodes run version 1", _is_ready("1"), timeout_s=300)
             lines.append(f"apply → ready on every node: {time.monotonic() - begun:.1f} s")
             for image in status["images"]:
@@ -93,7 +94,7 @@ class Story:
         with self.report.step("apply version 2 under steady requests on all nodes") as lines:
             with self._traffic() as traffic:
                 begun = time.monotonic()
-                self._apply("2")
+                self.apply("2")
                 self._wait("all nodes run version 2", _is_ready("2"), timeout_s=300)
                 lines.append(f"rolled out in waves in {time.monotonic() - begun:.1f} s")
                 traffic.settle(LARGEST_GAP_SECONDS)
@@ -118,7 +119,7 @@ class Story:
             good = self._status()["lastKnownGood"]
             with self._traffic() as traffic:
                 begun = time.monotonic()
-                self._apply("3")
+                self.apply("3")
                 status = self._wait(
                     "version 3 is rolled back",
                     lambda seen: (
@@ -151,7 +152,7 @@ class Story:
             try:
                 self._wait_node(name, ready=False)
                 begun = time.monotonic()
-                self._apply("4")
+                self.apply("4")
                 status = self._wait(
                     "version 4 runs everywhere but on the node that is away",
                     lambda seen: _is_ready("4")(seen) and seen["nodes"]["deferred"] == 1,
@@ -241,11 +242,55 @@ class Story:
             timeout_s=90,
         )  # fmt: skip
 
-    # --- parts ---------------------------------------------------------------------------------------
+    # --- what tests do besides ------------------------------------------------------------------------
 
-    def _apply(self, version: str) -> None:
+    def fresh_version(self) -> ModelFile:
+        """Make a version that was never built before, and remember it."""
+        model = make_fresh_version(self._folder, len(self.versions))
+        self.versions[model.version] = model
+        return model
+
+    def apply(self, version: str, name: str = objects.NAME) -> None:
+        """Apply the EdgeModel with one version."""
         model = self.versions[version]
-        self.site.apply(objects.edge_model(model, self.url, self.cluster.registry))
+        self.site.apply(objects.edge_model(model, self.url, self.cluster.registry, name))
+
+    def ensure(self, version: str) -> None:
+        """Have a version ready on every node."""
+        self.apply(version)
+        self.wait_ready(version)
+
+    def wait_ready(self, version: str) -> Json:
+        """Wait until a version is ready on every node."""
+        return self._wait(
+            f"version {version} is ready on every node",
+            lambda seen: _is_ready(version)(seen) and seen["nodes"]["updated"] == seen["nodes"]["total"],
+            timeout_s=300,
+        )
+
+    def wait_rolled_back(self, version: str) -> Json:
+        """Wait until the version that the spec asks for is in quarantine and another runs everywhere."""
+        return self._wait(
+            f"rolled back to version {version}",
+            lambda seen: (
+                any(item["revision"] == seen["targetRevision"] for item in seen["quarantined"])
+                and seen["version"] == version
+                and seen["nodes"]["updated"] == seen["nodes"]["total"]
+                and seen["nodes"]["ready"] == seen["nodes"]["total"]
+            ),
+        )
+
+    def wait_condition(self, kind: str, reason: str, timeout_s: float = 60) -> Json:
+        """Wait until a condition gives a reason."""
+        return self._wait(
+            f"{kind} says {reason}", lambda seen: condition(seen, kind).get("reason") == reason, timeout_s
+        )
+
+    def pod_uids(self) -> set[str]:
+        """Give the identities of the serving pods."""
+        return {pod["metadata"]["uid"] for pod in self._pods()}
+
+    # --- parts ---------------------------------------------------------------------------------------
 
     def _status(self) -> Json:
         status: Json = self.site.get("edgemodel", objects.NAME, objects.NAMESPACE)["status"]
@@ -281,8 +326,9 @@ class Story:
 
     def _pods(self) -> list[Json]:
         pods: list[Json] = self.cluster.kubectl_json(
-            "get", "pods", "--namespace", objects.NAMESPACE, "--selector", "edgemodel.dev/role=serve"
-        )["items"]
+            "get", "pods", "--namespace", objects.NAMESPACE, "--selector",
+            f"edgemodel.dev/role=serve,app.kubernetes.io/name={objects.NAME}",
+        )["items"]  # fmt: skip
         return pods
 
     def _describe(self, node: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from edgemodel_operator.api.edgemodel_status import EdgeModelStatus, NodeState
 
@@ -19,6 +19,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self.models = Gauge("edgemodel_models", "EdgeModels that exist", registry=self.registry)
         self.nodes = Gauge(
             "edgemodel_nodes",
