@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -81,8 +82,8 @@ class Cluster(ABC):
     kubeconfig: Path
     caps: frozenset[str]
     kubectl_cache: Path | None = None
-    """Where kubectl remembers what the API serves; None: where it does by default. A cluster that is made anew
-    at the same address must not be asked with the memory of the one before."""
+    """Where kubectl remembers what the API serves; None: where it does by default. A cluster that is made
+    anew at the same address must not be asked with the memory of the one before."""
     registry: str = ""
     """`host:port` of the registry as nodes and pods name it (plain HTTP); empty without the capability."""
     kept: bool = False
@@ -122,6 +123,13 @@ class Cluster(ABC):
     def serve_files(self, directory: Path) -> str:
         """Serve a folder over HTTP until the cluster is closed and return its URL as pods see it."""
         raise Unsupported(f"this cluster cannot serve {directory} to its pods")
+
+    def serve_http(self, handler: Callable[..., BaseHTTPRequestHandler], port: int = 0) -> str:
+        """Answer HTTP requests of pods by a handler until the cluster is closed and return the URL.
+
+        `port` 0 takes any that is free.
+        """
+        raise Unsupported(f"this cluster cannot let {handler!r} answer its pods on port {port}")
 
     def run_in_cp(self, argv: Sequence[str], *, timeout_s: float = 60) -> str:
         """Run a program of this host inside the control plane's network and return its output."""

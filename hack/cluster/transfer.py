@@ -6,12 +6,15 @@ import functools
 import http.client
 import http.server
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from typing_extensions import override
 
 from cluster.base import MAX_BODY_BYTES
+
+Handler = Callable[..., http.server.BaseHTTPRequestHandler]
+"""Makes the object that answers one connection."""
 
 
 def request(
@@ -41,20 +44,27 @@ def request(
     return response.status, body
 
 
-class FileServer(http.server.ThreadingHTTPServer):
-    """Serves one folder, read-only. Its socket belongs to the network of the thread that makes it."""
+class Server(http.server.ThreadingHTTPServer):
+    """Answers by a handler. Its socket belongs to the network of the thread that makes it."""
 
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, directory: Path, host: str) -> None:
-        super().__init__((host, 0), functools.partial(_QuietHandler, directory=str(directory)))
+    def __init__(self, handler: Handler, host: str, port: int = 0) -> None:
+        super().__init__((host, port), handler)
 
     @property
     def url(self) -> str:
-        """The address of the folder."""
+        """The address, without a path."""
         host, port = self.server_address[:2]
         return f"http://{host!s}:{port}"
+
+
+class FileServer(Server):
+    """Serves one folder, read-only."""
+
+    def __init__(self, directory: Path, host: str) -> None:
+        super().__init__(functools.partial(_QuietHandler, directory=str(directory)), host)
 
 
 class _QuietHandler(http.server.SimpleHTTPRequestHandler):

@@ -45,9 +45,11 @@ def build_images(cluster: Cluster) -> dict[str, str]:
 class Site:
     """Commands against one cluster, as a platform engineer would give them."""
 
-    def __init__(self, cluster: Cluster, images: dict[str, str]) -> None:
+    def __init__(self, cluster: Cluster, images: dict[str, str], **values: Json) -> None:
+        """Work with a cluster and images by name; `values` replace the chart values of `values()`."""
         self.cluster = cluster
         self.images = images
+        self._values = values
 
     # --- installing ----------------------------------------------------------------------------------
 
@@ -70,6 +72,7 @@ class Site:
             # On the emulated node the operator would only be slow.
             "operator": {"nodeSelector": {"kubernetes.io/arch": "amd64"}},
             "admission": {"nodeSelector": {"kubernetes.io/arch": "amd64"}},
+            **self._values,
         }
 
     def make_signing_key(self) -> None:

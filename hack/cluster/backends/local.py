@@ -19,7 +19,7 @@ from cluster.nodes import import_image, start_node, stop_node
 from cluster.ownership import Owner, Use
 from cluster.places import CHECKOUT, CONTROL_PLANE_ADDRESS, KUBECONFIG, NODES, REGISTRY, NodePlan
 from cluster.progress import Progress
-from cluster.transfer import FileServer, request
+from cluster.transfer import FileServer, Handler, Server, request
 
 _WITHOUT_NODES = frozenset({"api", "control", "registry"})
 _WITH_ONE_NODE = _WITHOUT_NODES | {"nodes", "pods", "images", "cut", "power"}
@@ -111,7 +111,7 @@ class LocalCluster(Cluster):
         owner = _owner_of_enough(before, count) or local.up(count, progress)
         running = local.status().nodes
         self._nodes = {plan.name: LocalNode(plan) for plan in running}
-        self._files: list[FileServer] = []
+        self._servers: list[Server] = []
         self._threads = NetworkThreads(CONTROL_PLANE, size=2)
         self.name = "local"
         self.kubeconfig = KUBECONFIG
@@ -142,9 +142,16 @@ class LocalCluster(Cluster):
     @override
     def serve_files(self, directory: Path) -> str:
         make = self._threads.pool().submit(FileServer, directory.resolve(), CONTROL_PLANE_ADDRESS)
-        server = make.result()
-        self._files.append(server)
-        threading.Thread(target=server.serve_forever, name=f"files-{server.url}", daemon=True).start()
+        return self._serve(make.result())
+
+    @override
+    def serve_http(self, handler: Handler, port: int = 0) -> str:
+        make = self._threads.pool().submit(Server, handler, CONTROL_PLANE_ADDRESS, port)
+        return self._serve(make.result())
+
+    def _serve(self, server: Server) -> str:
+        self._servers.append(server)
+        threading.Thread(target=server.serve_forever, name=f"serve-{server.url}", daemon=True).start()
         return server.url
 
     @override
@@ -153,10 +160,10 @@ class LocalCluster(Cluster):
 
     @override
     def close(self) -> None:
-        for server in self._files:
+        for server in self._servers:
             server.shutdown()
             server.server_close()
-        self._files.clear()
+        self._servers.clear()
         try:
             alone = self._use.is_alone()
             if self._started_here and alone and not self.kept:

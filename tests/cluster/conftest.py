@@ -1,0 +1,48 @@
+"""One plant for all tests here: the product installed by its chart, and what the user of the demo adds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cluster.base import Cluster
+from demo.report import Report
+from demo.site import SIGNING_KEY, SYSTEM, Site, build_images
+from demo.story import STEPS, Story
+
+Json = dict[str, Any]
+REFUSING_REGISTRY = "10.199.0.1:5403"
+"""Where a test puts a registry that refuses every push."""
+
+
+@pytest.fixture(scope="session")
+def story(edge_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Story:
+    """Install the product as it is in this working tree, and give the story of the demo on top of it."""
+    site = Site(
+        edge_cluster,
+        build_images(edge_cluster),
+        sources={"timeoutSeconds": 20, "maxBytes": 64 * 1024**2},
+        registries={"plainHttp": [edge_cluster.registry, REFUSING_REGISTRY]},
+    )
+    story = Story(site, Report(STEPS), tmp_path_factory.mktemp("models"))
+    story.prepare()
+    return story
+
+
+@pytest.fixture(scope="session")
+def site(story: Story) -> Site:
+    """Give the commands of a platform engineer at the prepared plant."""
+    return story.site
+
+
+@pytest.fixture
+def signing_key(site: Site) -> Iterator[Json]:
+    """Give the signing key's Secret as it can be applied again; it is in place when the test ends."""
+    found = site.get("secret", SIGNING_KEY, SYSTEM)
+    metadata = {name: found["metadata"][name] for name in ("name", "namespace")}
+    secret = {"apiVersion": "v1", "kind": "Secret", "type": found["type"], "metadata": metadata}
+    secret["data"] = found["data"]
+    yield secret
+    site.apply(secret)
