@@ -7,12 +7,14 @@ import logging
 import signal
 import socket
 import sys
+import time
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
 import aiohttp
 import kopf
 
+from edgemodel_operator.adapters.authorities import AuthorityStore
 from edgemodel_operator.adapters.cluster import Cluster
 from edgemodel_operator.adapters.kube import KubeApi, KubeError, connect
 from edgemodel_operator.adapters.lease import Lease, LeaseLost
@@ -116,7 +118,8 @@ class Operator:
         lease = Lease(kube, settings.namespace, LEASE_NAME, holder, now)
         await lease.acquire()
         cluster = Cluster(kube, settings.namespace, holder)
-        ports, supplies = self._wire(cluster, registry_session, pod_session)
+        authorities = AuthorityStore(kube, settings.namespace, time.monotonic)
+        ports, supplies = self._wire(cluster, authorities, registry_session, pod_session)
 
         async def one_pass(key: Key) -> tuple[Outcome, float | None]:
             return await reconcile_safely(key, ports, supplies)
@@ -131,11 +134,15 @@ class Operator:
             await asyncio.shield(lease.release())
 
     def _wire(
-        self, cluster: Cluster, registry_session: aiohttp.ClientSession, pod_session: aiohttp.ClientSession
+        self,
+        cluster: Cluster,
+        authorities: AuthorityStore,
+        registry_session: aiohttp.ClientSession,
+        pod_session: aiohttp.ClientSession,
     ) -> tuple[Ports, Supplies]:
         settings = self._settings
         registries = Registries(registry_session, settings.registries.plain_http)
-        verifier = ImageVerifier(cluster, registries, settings.namespace)
+        verifier = ImageVerifier(authorities, registries)
         ports = Ports(
             cluster=cluster,
             pods=ModelPods(pod_session),

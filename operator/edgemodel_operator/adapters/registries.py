@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 import aiohttp
 
+from edgemodel_operator.adapters.authorities import AuthorityStore
 from edgemodel_operator.adapters.cluster import Cluster
-from edgemodel_operator.api.trustpolicy import Authority as AuthoritySpec
 from edgemodel_operator.core.supply import SupplyError
 from edgemodel_operator.core.trust import (
     AnyPolicy,
     BrokenPolicy,
-    Policy,
     PolicyVerdict,
     judge,
     matching_policies,
@@ -27,13 +26,12 @@ from edgemodel_operator.oci.errors import NotFound, RegistryError
 from edgemodel_operator.oci.reference import parse_reference
 from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.signing.errors import KeyLoadError, SigningError
-from edgemodel_operator.signing.judge import Authority, Trusted
-from edgemodel_operator.signing.keys import LocalKey, PublicKey, load_public_key, parse_signing_secret
+from edgemodel_operator.signing.judge import Trusted
+from edgemodel_operator.signing.keys import LocalKey, parse_signing_secret
 from edgemodel_operator.signing.sign import sign_image
 from edgemodel_operator.signing.verify import verify_image
 
 DOCKER_CONFIG_KEY = ".dockerconfigjson"
-PUBLIC_KEY = "cosign.pub"
 Credentials = Mapping[str, Credential]
 
 
@@ -112,10 +110,9 @@ class ImageSigner:
 class ImageVerifier:
     """Verifies images against the TrustPolicies that match them, from the bytes in the registry."""
 
-    def __init__(self, cluster: Cluster, registries: Registries, namespace: str) -> None:
-        self._cluster = cluster
+    def __init__(self, authorities: AuthorityStore, registries: Registries) -> None:
+        self._authorities = authorities
         self._registries = registries
-        self._namespace = namespace
 
     async def verify(
         self, image: str, namespace: str, policies: Sequence[AnyPolicy], credentials: Credentials
@@ -140,31 +137,11 @@ class ImageVerifier:
         mode = mode_of(policy)
         if isinstance(policy, BrokenPolicy):
             return PolicyVerdict(policy.name, mode, trusted=False, missing=policy.problem)
-        authorities, problems = await self._authorities(policy)
-        verdict = await verify_image(client, parse_reference(image), authorities, platforms_signed=True)
+        authorities = await self._authorities.authorities_of(policy)
+        verdict = await verify_image(
+            client, parse_reference(image), authorities.usable, platforms_signed=True
+        )
         if isinstance(verdict, Trusted):
             return PolicyVerdict(policy.name, mode, trusted=True)
-        missing = "; ".join([verdict.message, *problems])
+        missing = "; ".join([verdict.message, *authorities.problems])
         return PolicyVerdict(policy.name, mode, trusted=False, missing=missing)
-
-    async def _authorities(self, policy: Policy) -> tuple[list[Authority], list[str]]:
-        authorities, problems = [], []
-        for authority in policy.spec.authorities:
-            try:
-                authorities.append(Authority(authority.name, (await self._public_key(authority),)))
-            except KeyLoadError as error:
-                problems.append(f"the key of {authority.name} cannot be used: {error}")
-            except SecretMissing as error:
-                problems.append(str(error))
-        return authorities, problems
-
-    async def _public_key(self, authority: AuthoritySpec) -> PublicKey:
-        if authority.key.data is not None:
-            return load_public_key(authority.key.data.encode())
-        name = authority.key.secret_ref.name if authority.key.secret_ref else ""
-        data = await self._cluster.get_secret(self._namespace, name)
-        if data is None or PUBLIC_KEY not in data:
-            raise SecretMissing(
-                f"Secret {self._namespace}/{name} with the public key {PUBLIC_KEY} is missing"
-            )
-        return load_public_key(data[PUBLIC_KEY])

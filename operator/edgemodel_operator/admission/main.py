@@ -10,8 +10,8 @@ import sys
 import time
 from datetime import UTC, datetime
 
+from edgemodel_operator.adapters.authorities import AuthorityStore
 from edgemodel_operator.adapters.kube import KubeApi, NoCluster, connect
-from edgemodel_operator.admission.authorities import AuthorityStore
 from edgemodel_operator.admission.certificate_keeper import CertificateKeeper, CertificateNames
 from edgemodel_operator.admission.judge import Judge
 from edgemodel_operator.admission.metrics import AdmissionMetrics

@@ -6,8 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from edgemodel_operator.adapters.authorities import Authorities, AuthorityStore
 from edgemodel_operator.adapters.kube import KubeError
-from edgemodel_operator.admission.authorities import Authorities, AuthorityStore
 from edgemodel_operator.admission.metrics import AdmissionMetrics, Result
 from edgemodel_operator.admission.registries import RegistryAccess
 from edgemodel_operator.admission.verdict_cache import Overloaded, VerdictCache, VerdictKey
