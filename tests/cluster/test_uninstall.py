@@ -1,0 +1,85 @@
+"""The chart's life: upgraded, uninstalled, installed again. Stands last, since it takes the product away."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from demo import objects
+from demo.site import RELEASE, SYSTEM, Site, is_true
+from demo.story import Story
+
+pytestmark = pytest.mark.needs("pods", "cut", "arm64", "registry", "npu")
+
+Json = dict[str, Any]
+
+
+def test_upgrade_brings_the_definitions_up_to_date(site: Site) -> None:
+    path = "/spec/versions/0/additionalPrinterColumns"
+    older = json.dumps([{"op": "remove", "path": path}])
+    site.cluster.kubectl("patch", "crd", "edgemodels.edgemodel.dev", "--type", "json", "--patch", older)
+
+    site.install()
+
+    columns = site.get("crd", "edgemodels.edgemodel.dev")["spec"]["versions"][0]["additionalPrinterColumns"]
+    assert [column["name"] for column in columns][:4] == ["Ready", "Revision", "Nodes", "Version"]
+
+
+def test_no_pod_of_the_product_runs_as_root_or_writes_its_root(site: Site) -> None:
+    pods = site.cluster.kubectl_json("get", "pods", "--namespace", SYSTEM)["items"]
+    assert pods
+    for pod in pods:
+        assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+        for container in pod["spec"]["containers"]:
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource", "allowed"),
+    [
+        ("list", "secrets", "no"),
+        ("get", "secrets/some-secret", "no"),
+        ("create", "pods", "no"),
+        ("create", "clusterrolebindings", "no"),
+        ("impersonate", "users", "no"),
+        ("delete", "nodes", "no"),
+        ("patch", "nodes", "yes"),
+        ("patch", "daemonsets.apps", "yes"),
+    ],
+)
+def test_the_operator_has_the_rights_that_it_needs_and_no_more(
+    site: Site, verb: str, resource: str, allowed: str
+) -> None:
+    account = f"system:serviceaccount:{SYSTEM}:edgemodel-operator"
+    answer = site.can_i(verb, resource, account, "--namespace", "plant-a")
+    assert answer == allowed
+
+
+def test_uninstalling_leaves_models_running_and_pods_free_to_start(story: Story, site: Site) -> None:
+    story.ensure("1")
+    running = story.pod_uids()
+
+    site.uninstall()
+
+    for kind in ("validatingwebhookconfigurations", "mutatingwebhookconfigurations"):
+        left = site.cluster.kubectl_json("get", kind)["items"]
+        assert not [item for item in left if RELEASE in item["metadata"]["name"]]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "free", "namespace": objects.NAMESPACE},
+        "spec": {"containers": [{"name": "any", "image": f"{site.cluster.registry}/anything:latest"}]},
+    }
+    site.apply(pod)
+    site.cluster.kubectl(
+        "delete", "pod", "free", "--namespace", objects.NAMESPACE, "--grace-period=0", "--force"
+    )
+    assert story.pod_uids() == running
+
+    site.install()
+    status = story.wait_ready("1")
+    assert is_true(status, "Ready")
+    assert story.pod_uids() == running
