@@ -405,10 +405,17 @@ class Simulation:
             nodes=dict(self.cluster.nodes),
             objects=dict(self.cluster.objects),
             pods=[replace(pod) for pod in self.cluster.pods],
+            behavior=dict(self.cluster.behavior),
             gaps=list(self.cluster.gaps),
         )
         return replace(
-            self, cluster=cluster, supplies=dict(self.supplies), history=list(self.history), watchers=[]
+            self,
+            cluster=cluster,
+            classes=dict(self.classes),
+            supplies=dict(self.supplies),
+            verdicts=dict(self.verdicts),
+            history=list(self.history),
+            watchers=[],
         )
 
     # --- reading -----------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ class NodeMatch(Schema):
         str,
         Field(
             max_length=253,
+            pattern=r"^$|/",
             json_schema_extra=rules(
                 (
                     "self == '' || self.contains('/')",

@@ -76,6 +76,7 @@ class OciSource(Schema):
         Field(
             min_length=1,
             max_length=512,
+            pattern="/",
             json_schema_extra=rules(
                 (
                     "self.contains('/')",

@@ -33,6 +33,7 @@ class PublicKey(Schema):
         str | None,
         Field(
             max_length=8192,
+            pattern=r"^-----BEGIN PUBLIC KEY-----",
             json_schema_extra=rules(
                 (
                     "self.startsWith('-----BEGIN PUBLIC KEY-----')",

@@ -1,0 +1,134 @@
+"""What the API server refuses by a CEL rule, the types refuse too, and each refusal is a sentence."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from edgemodel_operator.api.acceleratorclass import AcceleratorClass
+from edgemodel_operator.api.base import Schema
+from edgemodel_operator.api.crd import KINDS, crd_document
+from edgemodel_operator.api.edgemodel import EdgeModel
+from edgemodel_operator.api.trustpolicy import TrustPolicy
+from support.builders import make_model
+
+Json = dict[str, Any]
+
+PEM = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
+MODEL: Json = {"spec": make_model().with_golden().raw}
+CLASS: Json = {"spec": {"runtime": {"variant": "onnxruntime-npu", "provider": "Npu"}, "sharing": "Shared"}}
+POLICY: Json = {
+    "spec": {
+        "images": ["registry.example.com/**"],
+        "authorities": [{"name": "plant", "key": {"data": PEM}}],
+    }
+}
+VALID: dict[type[Schema], Json] = {EdgeModel: MODEL, AcceleratorClass: CLASS, TrustPolicy: POLICY}
+
+HTTP = "spec.model.source.http"
+OCI = {"oci": {"reference": "registry.example.com/models/line:1", "sha256": "0" * 64}}
+DELETE = object()
+
+REFUSED: tuple[tuple[type[Schema], str, Any, str], ...] = (
+    (EdgeModel, f"{HTTP}.sha256", "ABC", "64 lower-case hex digits"),
+    (EdgeModel, f"{HTTP}.sha256", "0" * 64 + "\n", "64 lower-case hex digits"),
+    (EdgeModel, f"{HTTP}.url", "http://files.example.com/a.onnx", "url must start with https://"),
+    (EdgeModel, f"{HTTP}.url", "https://user:secret@files.example.com/a", "user name or password"),
+    (EdgeModel, f"{HTTP}.url", "ftp://files.example.com/a", "url must look like"),
+    (EdgeModel, "spec.model.source", {}, "exactly one source"),
+    (EdgeModel, "spec.model.source", MODEL["spec"]["model"]["source"] | OCI, "exactly one source"),
+    (EdgeModel, "spec.model.source", {"oci": OCI["oci"] | {"reference": "line"}}, "must name its registry"),
+    (EdgeModel, "spec.image.repository", "registry.example.com/line:v1", "no tag and no digest"),
+    (EdgeModel, "spec.image.repository", "registry.example.com/line@sha256:0", "no tag and no digest"),
+    (EdgeModel, "spec.targets", [], "name at least one target"),
+    (EdgeModel, "spec.health.golden.tolerance", "-1", "tolerance must be a decimal number"),
+    (EdgeModel, "spec.health.golden.tolerance", "nan", "tolerance must be a decimal number"),
+    (EdgeModel, "spec.rollout.waves", [], "name at least one wave"),
+    (EdgeModel, "spec.rollout.waves", [{"nodes": 1, "percent": 1}], "exactly one size"),
+    (EdgeModel, "spec.rollout.waves", [{"soakSeconds": 1}], "exactly one size"),
+    (EdgeModel, "spec.rollout.waves", [{"percent": 0}], "a percent from 1 to 100"),
+    (EdgeModel, "spec.rollout.waves", [{"percent": 101}], "a percent from 1 to 100"),
+    (EdgeModel, "spec.rollout.waves", [{"nodes": 0}], "at least one node"),
+    (AcceleratorClass, "spec.match", {"extendedResource": "npu"}, "a full resource name"),
+    (TrustPolicy, "spec.images", [], "name at least one image glob"),
+    (TrustPolicy, "spec.authorities", [], "name at least one authority"),
+    (TrustPolicy, "spec.authorities", [{"name": "a", "key": {}}], "give the key once"),
+    (
+        TrustPolicy,
+        "spec.authorities",
+        [{"name": "a", "key": {"data": PEM, "secretRef": {"name": "b"}}}],
+        "give the key once",
+    ),
+    (TrustPolicy, "spec.authorities", [{"name": "a", "key": {"data": "AAAA"}}], "public key in PEM form"),
+)
+
+ONLY_IN_THE_API_SERVER = ("the name becomes that of a Service",)
+"""Rules over metadata, which the types do not hold."""
+
+
+@pytest.mark.parametrize(("kind", "path", "value", "rule"), REFUSED)
+def test_the_types_refuse_what_a_rule_of_the_definition_refuses(
+    kind: type[Schema], path: str, value: Any, rule: str
+) -> None:
+    kind.model_validate(VALID[kind])
+    with pytest.raises(ValidationError):
+        kind.model_validate(changed(VALID[kind], path.split("."), value))
+    assert any(rule in message for message in rule_messages()), f"no rule says {rule!r}"
+
+
+def test_every_rule_of_the_definitions_has_a_case() -> None:
+    tried = {rule for _, _, _, rule in REFUSED} | set(ONLY_IN_THE_API_SERVER)
+    without = [message for message in rule_messages() if not any(rule in message for rule in tried)]
+    assert without == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value"),
+    [
+        (EdgeModel, "spec.unknown", 1),
+        (EdgeModel, "spec.model.format", "TensorFlow"),
+        (EdgeModel, "spec.model.version", "-v1"),
+        (EdgeModel, "spec.model.version", "v" * 64),
+        (EdgeModel, "spec.rollout.maxFailures", 0),
+        (EdgeModel, "spec.rollout.progressDeadlineSeconds", 29),
+        (EdgeModel, "spec.serving.ports.http", 80),
+        (EdgeModel, "spec.image.platforms", ["windows/amd64"]),
+        (AcceleratorClass, "spec.sharing", "Sometimes"),
+        (AcceleratorClass, "spec.runtime", DELETE),
+        (TrustPolicy, "spec.mode", "Off"),
+    ],
+)
+def test_the_types_refuse_what_the_schema_refuses(kind: type[Schema], path: str, value: Any) -> None:
+    with pytest.raises(ValidationError):
+        kind.model_validate(changed(VALID[kind], path.split("."), value))
+
+
+def changed(raw: Json, path: list[str], value: Any) -> Json:
+    result = copy.deepcopy(raw)
+    parent = result
+    for part in path[:-1]:
+        parent = parent.setdefault(part, {})
+    if value is DELETE:
+        del parent[path[-1]]
+    else:
+        parent[path[-1]] = value
+    return result
+
+
+def rule_messages() -> list[str]:
+    return [message for kind in KINDS for message in _messages(crd_document(kind))]
+
+
+def _messages(node: Any) -> Iterator[str]:
+    if isinstance(node, list):
+        for item in node:
+            yield from _messages(item)
+    elif isinstance(node, dict):
+        for rule in node.get("x-kubernetes-validations", ()):
+            yield rule["message"]
+        for child in node.values():
+            yield from _messages(child)
