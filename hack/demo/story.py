@@ -288,7 +288,7 @@ class Story:
 
     def pod_uids(self) -> set[str]:
         """Give the identities of the serving pods."""
-        return {pod["metadata"]["uid"] for pod in self._pods()}
+        return {pod["metadata"]["uid"] for pod in self.pods()}
 
     # --- parts ---------------------------------------------------------------------------------------
 
@@ -324,7 +324,8 @@ class Story:
         claim(status == 200, f"{node} answered HTTP {status}")
         claim(orientation_of(answer)[0] == self.pictures[0].orientation, f"{node} answered wrongly")
 
-    def _pods(self) -> list[Json]:
+    def pods(self) -> list[Json]:
+        """Give the serving pods of the model."""
         pods: list[Json] = self.cluster.kubectl_json(
             "get", "pods", "--namespace", objects.NAMESPACE, "--selector",
             f"edgemodel.dev/role=serve,app.kubernetes.io/name={objects.NAME}",
@@ -332,7 +333,7 @@ class Story:
         return pods
 
     def _describe(self, node: str) -> str:
-        pod = next(pod for pod in self._pods() if pod["spec"]["nodeName"] == node)
+        pod = next(pod for pod in self.pods() if pod["spec"]["nodeName"] == node)
         architecture = self.site.get("node", node)["status"]["nodeInfo"]["architecture"]
         port = self.service["spec"]["ports"][0]["port"]
         health = json.loads(
@@ -345,7 +346,7 @@ class Story:
         """Find the node whose pod holds the accelerator, and check that it really does."""
         holders = [
             pod["spec"]["nodeName"]
-            for pod in self._pods()
+            for pod in self.pods()
             if pod["spec"]["containers"][0]["resources"].get("limits", {}).get("example.com/npu") == "1"
         ]
         claim(len(holders) == 1, f"example.com/npu is held on {holders}, expected on one node")
@@ -373,7 +374,7 @@ class Story:
         port = self.service["spec"]["ports"][0]["port"]
         return sum(
             value
-            for pod in self._pods()
+            for pod in self.pods()
             for name, value in self._metrics_of(pod, port).items()
             if name.startswith("edgemodel_server_inference_requests_total")
         )

@@ -39,9 +39,7 @@ def test_prometheus_tells_the_same_story(story: Story) -> None:
 
 
 def test_pods_run_digests_without_tokens_or_rights(story: Story, edge_cluster: Cluster) -> None:
-    pods = edge_cluster.kubectl_json(
-        "get", "pods", "--namespace", "plant-a", "--selector", "edgemodel.dev/role=serve"
-    )["items"]
+    pods = story.pods()
     assert len(pods) == len(edge_cluster.nodes())
     for pod in pods:
         spec = pod["spec"]
