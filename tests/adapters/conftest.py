@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 import aiohttp
 import pytest
 
+from cluster.base import Cluster
 from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.oci.transport import RetryPolicy, new_session
+from support.own_group import serving_own_group
 from support.registry import FaultyRegistry, RegistryServer, faulty_registry, start_registry
 
 QUICK = RetryPolicy(attempts=4, first_pause=0.001, longest_pause=0.002, longest_retry_after=0.01)
@@ -45,3 +47,10 @@ def client(http_session: aiohttp.ClientSession, registry: RegistryServer) -> Reg
 def faulty_client(http_session: aiohttp.ClientSession, faulty: FaultyRegistry) -> RegistryClient:
     """Return a client of the misbehaving registry that repeats quickly."""
     return RegistryClient(http_session, plain_http={faulty.host}, retry=QUICK)
+
+
+@pytest.fixture(scope="session")
+def api(edge_cluster: Cluster) -> Iterator[Cluster]:
+    """Give an API server that serves our definitions under a group of their own."""
+    with serving_own_group(edge_cluster) as cluster:
+        yield cluster

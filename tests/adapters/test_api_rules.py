@@ -1,0 +1,213 @@
+"""What `kubectl apply` refuses on a real API server, and in which words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cluster.base import Cluster
+from cluster.commands import CommandFailed
+from support.own_group import DELETE, MINIMAL, OCI, PEM, REPOSITORY, SHA256, Json, apply, changed, make
+
+pytestmark = pytest.mark.needs("api")
+
+
+def authority(**key: Any) -> list[Json]:
+    """Give a list of one authority with this key."""
+    return [{"name": "plant-a", "key": key}]
+
+
+REFUSED: dict[str, tuple[str, str, Any, str]] = {
+    "unknown field": ("EdgeModel", "model.sorce", {}, 'unknown field "spec.model.sorce"'),
+    "unknown section": ("EdgeModel", "scaling", {}, 'unknown field "spec.scaling"'),
+    "two sources": ("EdgeModel", "model.source.oci", OCI, "give exactly one source: write either `http:` or"),
+    "no source": ("EdgeModel", "model.source", {}, "give exactly one source: write either `http:` or `oci:`"),
+    "source missing": ("EdgeModel", "model.source", DELETE, "spec.model.source: Required value"),
+    "another format": ("EdgeModel", "model.format", "TFLite", 'supported values: "ONNX"'),
+    "version with a space": ("EdgeModel", "model.version", "1 beta", "spec.model.version"),
+    "sha256 that is not hex": (
+        "EdgeModel",
+        "model.source.http.sha256",
+        "g" * 64,
+        "sha256 must be 64 lower-case hex digits: write what `sha256sum FILE` prints",
+    ),
+    "sha256 in upper case": ("EdgeModel", "model.source.http.sha256", "A" * 64, "64 lower-case hex digits"),
+    "sha256 too short": ("EdgeModel", "model.source.http.sha256", "0" * 63, "64 lower-case hex digits"),
+    "sha256 with its prefix": (
+        "EdgeModel",
+        "model.source.http.sha256",
+        f"sha256:{SHA256}",
+        "64 lower-case hex digits",
+    ),
+    "plain http": (
+        "EdgeModel",
+        "model.source.http.url",
+        "http://models.plant-a.local/line.onnx",
+        "url must start with https://; to load over plain http inside a plant, add `insecure: true`",
+    ),
+    "password in the url": (
+        "EdgeModel",
+        "model.source.http.url",
+        "https://me:secret@models.plant-a.local/line.onnx",
+        "url must look like https://host/path and must not hold a user name or password",
+    ),
+    "file url": ("EdgeModel", "model.source.http.url", "file:///etc/passwd", "url must look like https://"),
+    "artifact without registry": (
+        "EdgeModel",
+        "model.source",
+        {"oci": {"reference": "line", "sha256": SHA256}},
+        "reference must name its registry: write host[:port]/repository@sha256:<digest> or :tag",
+    ),
+    "repository with tag": (
+        "EdgeModel",
+        "image.repository",
+        f"{REPOSITORY}:latest",
+        "repository takes no tag and no digest: write host[:port]/path, the path in lower case",
+    ),
+    "repository with digest": (
+        "EdgeModel",
+        "image.repository",
+        f"{REPOSITORY}@sha256:{SHA256}",
+        "repository takes no tag and no digest",
+    ),
+    "repository in upper case": (
+        "EdgeModel",
+        "image.repository",
+        "registry.plant-a.local:5000/Models/line",
+        "the path in lower case",
+    ),
+    "repository without registry": ("EdgeModel", "image.repository", "line", "write host[:port]/path"),
+    "no platform of that name": ("EdgeModel", "image.platforms", ["linux/riscv64"], "linux/amd64"),
+    "secret given twice": (
+        "EdgeModel",
+        "image.pullSecrets",
+        [{"name": "a"}, {"name": "a"}],
+        "Duplicate value",
+    ),
+    "no targets": ("EdgeModel", "targets", [], "name at least one target, for example [{accelerator: cpu}]"),
+    "targets missing": ("EdgeModel", "targets", DELETE, "spec.targets: Required value"),
+    "target given twice": (
+        "EdgeModel",
+        "targets",
+        [{"accelerator": "cpu"}, {"accelerator": "cpu"}],
+        'spec.targets[1]: Duplicate value: {"accelerator":"cpu"}',
+    ),
+    "another placement": ("EdgeModel", "placement.mode", "Everywhere", 'supported values: "PerNode"'),
+    "negative tolerance": (
+        "EdgeModel",
+        "health.golden",
+        {"configMap": {"name": "golden"}, "tolerance": "-0.1"},
+        'tolerance must be a decimal number that is not negative, in quotes: for example "1e-2"',
+    ),
+    "tolerance without quotes": (
+        "EdgeModel",
+        "health.golden",
+        {"configMap": {"name": "golden"}, "tolerance": 0.1},
+        "must be of type string",
+    ),
+    "tolerance that is no number": (
+        "EdgeModel",
+        "health.golden",
+        {"configMap": {"name": "golden"}, "tolerance": "NaN"},
+        "tolerance must be a decimal number",
+    ),
+    "negative probation": (
+        "EdgeModel",
+        "health.probationSeconds",
+        -1,
+        "spec.health.probationSeconds in body should be greater than or equal to 0",
+    ),
+    "wave of 0 %": (
+        "EdgeModel",
+        "rollout.waves",
+        [{"percent": 0}],
+        "a wave needs a percent from 1 to 100: one of 0 % would update nothing, leave it out instead",
+    ),
+    "wave of 101 %": ("EdgeModel", "rollout.waves", [{"percent": 101}], "a percent from 1 to 100"),
+    "wave of no node": ("EdgeModel", "rollout.waves", [{"nodes": 0}], "a wave needs at least one node"),
+    "wave of both sizes": (
+        "EdgeModel",
+        "rollout.waves",
+        [{"nodes": 1, "percent": 10}],
+        "give each wave exactly one size: `nodes: 1` or `percent: 25`",
+    ),
+    "wave of no size": ("EdgeModel", "rollout.waves", [{"soakSeconds": 5}], "exactly one size"),
+    "no waves": ("EdgeModel", "rollout.waves", [], "name at least one wave, for example [{percent: 100}]"),
+    "no failure allowed": ("EdgeModel", "rollout.maxFailures", 0, "greater than or equal to 1"),
+    "another reaction": ("EdgeModel", "rollout.onFailure", "Ignore", 'supported values: "Rollback", "Pause"'),
+    "privileged port": ("EdgeModel", "serving.ports.http", 80, "greater than or equal to 1024"),
+    "no such port": ("EdgeModel", "serving.ports.http", 65536, "less than or equal to 65535"),
+    "class without sharing": ("AcceleratorClass", "sharing", DELETE, "spec.sharing: Required value"),
+    "class without runtime": ("AcceleratorClass", "runtime", DELETE, "spec.runtime: Required value"),
+    "resource without domain": (
+        "AcceleratorClass",
+        "match",
+        {"extendedResource": "npu"},
+        "extendedResource must be a full resource name such as vendor.example/npu",
+    ),
+    "variable given twice": (
+        "AcceleratorClass",
+        "pod",
+        {"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]},
+        "Duplicate value",
+    ),
+    "no authorities": (
+        "TrustPolicy",
+        "authorities",
+        [],
+        "name at least one authority: a policy without one could never hold",
+    ),
+    "no images": ("TrustPolicy", "images", [], "name at least one image glob, for example"),
+    "key given twice": (
+        "TrustPolicy",
+        "authorities",
+        authority(data=PEM, secretRef={"name": "public"}),
+        "give the key once: either the PEM text in `data` or a Secret in `secretRef`",
+    ),
+    "no key": ("TrustPolicy", "authorities", authority(), "give the key once"),
+    "key that is not PEM": (
+        "TrustPolicy",
+        "authorities",
+        authority(data="AAAA"),
+        "data must be a public key in PEM form, beginning with -----BEGIN PUBLIC KEY-----",
+    ),
+    "private key": (
+        "TrustPolicy",
+        "authorities",
+        authority(data=PEM.replace("PUBLIC", "PRIVATE")),
+        "data must be a public key in PEM form",
+    ),
+    "another mode": ("TrustPolicy", "mode", "Warn", 'supported values: "Enforce", "Audit"'),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_apply_refuses_with_a_sentence(api: Cluster, case: str) -> None:
+    kind, path, value, sentence = REFUSED[case]
+    document = make(kind, changed(MINIMAL[kind], path, value))
+
+    with pytest.raises(CommandFailed) as refusal:
+        apply(api, document, "--dry-run=server")
+
+    assert sentence in str(refusal.value).replace('\\"', '"')
+
+
+@pytest.mark.parametrize("name", ["a" * 53, "1st-line", "line.v2"])
+def test_apply_refuses_a_name_that_no_service_can_have(api: Cluster, name: str) -> None:
+    with pytest.raises(CommandFailed, match="the name becomes that of a Service: at most 52 of a-z"):
+        apply(api, make("EdgeModel", MINIMAL["EdgeModel"], name), "--dry-run=server")
+
+
+@pytest.mark.parametrize("name", ["a" * 52, "line-7", "x"])
+def test_apply_takes_a_name_that_a_service_can_have(api: Cluster, name: str) -> None:
+    apply(api, make("EdgeModel", MINIMAL["EdgeModel"], name), "--dry-run=server")
+
+
+def test_a_refusal_never_shows_only_a_regular_expression(api: Cluster) -> None:
+    spec = changed(MINIMAL["EdgeModel"], "model.source.http.sha256", "x")
+
+    with pytest.raises(CommandFailed) as refusal:
+        apply(api, make("EdgeModel", spec), "--dry-run=server")
+
+    assert "[0-9a-f]" not in str(refusal.value)
