@@ -6,7 +6,7 @@ import pytest
 
 from edgemodel_operator.api.names import ROLE_PREFETCH
 from support.builders import NPU_RESOURCE, ModelBuilder, NodeBuilder, make_class, make_model, make_node
-from support.simulator import NEVER_READY, Simulation, fleet, installed
+from support.simulator import NEVER_READY, PULL_FAILS, Simulation, fleet, installed
 
 
 def npu_model(version: str) -> ModelBuilder:
@@ -57,7 +57,9 @@ def test_a_pod_never_waits_for_a_device_that_its_own_predecessor_holds() -> None
     simulation.run_until(lambda: bool(prefetching(simulation)))
     (node,) = prefetching(simulation)
     assert simulation.labels(node) == ("v1", "v2")
+    assert [pod.version for pod in simulation.cluster.pods if pod.serves and pod.node == node] == ["v1"]
     simulation.run_until(lambda: simulation.labels(node) == ("v2", "v2"))
+    assert prefetching(simulation) == []
     simulation.run_to_rest()
     assert all_serve(simulation, "v2")
 
@@ -71,6 +73,43 @@ def test_what_fails_after_the_cut_over_goes_back(behavior: str) -> None:
     assert all_serve(simulation, "v1")
     assert len({gap.node for gap in simulation.cluster.gaps}) == 1
     assert simulation.condition("Stalled").reason == "RevisionQuarantined"
+
+
+def test_an_image_that_cannot_be_fetched_never_takes_the_device() -> None:
+    simulation = npu_installed()
+    simulation.cluster.behavior["v2"] = PULL_FAILS
+    simulation.apply(npu_model("v2"))
+    simulation.run_to_rest()
+    assert all_serve(simulation, "v1")
+    assert simulation.cluster.gaps == []
+    (quarantine,) = simulation.status.quarantined
+    assert quarantine.reason == "ProgressDeadlineExceeded"
+    assert "ImagePullBackOff" in quarantine.message
+
+
+def test_a_pod_that_fetches_is_no_pod_that_answers() -> None:
+    simulation = npu_installed(2)
+    simulation.apply(npu_model("v2"))
+    simulation.run_until(lambda: bool(prefetching(simulation)))
+    (victim,) = prefetching(simulation)
+    simulation.crash(victim)
+    assert simulation.serving(victim) == set()
+    simulation.run_for(1)
+    assert simulation.status.nodes.ready == 1
+    assert simulation.condition("Available").reason == "PodsNotReady"
+
+
+def test_a_plugin_that_is_silent_while_the_image_is_fetched_changes_nothing() -> None:
+    simulation = installed(npu_model("v1").on("cpu"), npu_fleet(2), classes={"npu": make_class()})
+    simulation.apply(npu_model("v2"))
+    simulation.run_until(lambda: bool(prefetching(simulation)))
+    (victim,) = prefetching(simulation)
+    simulation.change(victim, capacity={NPU_RESOURCE: 0})
+    simulation.run_for(2)
+    assert simulation.labels(victim) == ("v1", "v2")
+    simulation.change(victim, capacity={NPU_RESOURCE: 1})
+    simulation.run_to_rest()
+    assert {pod.labels["edgemodel.dev/target"] for pod in simulation.cluster.pods} == {"npu"}
 
 
 def test_a_failed_node_goes_back_alone_where_more_may_fail() -> None:

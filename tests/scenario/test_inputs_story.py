@@ -55,6 +55,7 @@ def test_a_failed_build_keeps_the_running_version_and_is_tried_again() -> None:
 
 def test_an_untrusted_image_never_reaches_a_node() -> None:
     simulation = installed(simple("v1"), fleet(2))
+    (trusted,) = [image.image for image in simulation.status.images]
     simulation.verdicts["v2"] = Verdict(
         Trust.UNTRUSTED, "SignatureMissing", "no signature of plant was found"
     )
@@ -63,6 +64,7 @@ def test_an_untrusted_image_never_reaches_a_node() -> None:
     assert all_serve(simulation, "v1")
     assert not any("v2" in simulation.labels(name) for name in simulation.cluster.nodes)
     assert simulation.condition("Trusted").reason == "SignatureMissing"
+    assert [image.image for image in simulation.status.images] == [trusted]
     assert simulation.condition("Stalled").status == "True"
     assert simulation.condition("Ready").reason == "SignatureMissing"
     del simulation.verdicts["v2"]

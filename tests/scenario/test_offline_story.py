@@ -152,3 +152,14 @@ def test_the_deadline_counts_from_the_touch_also_after_a_long_soak_and_a_kill() 
     assert simulation.status.quarantined == ()
     simulation.cluster.controller_runs = True
     simulation.run_until(lambda: simulation.condition_reason("Ready") == "AllNodesUpdated")
+
+
+def test_a_daemon_set_that_a_person_deletes_comes_back_for_every_node_that_needs_it() -> None:
+    simulation = installed(three_waves("v1"), fleet(3))
+    (old,) = simulation.cluster.daemon_sets()
+    simulation.cut("edge-1")
+    simulation.apply(three_waves("v2"))
+    simulation.run_to_rest()
+    simulation.cluster.delete("DaemonSet", old)
+    simulation.run_to_rest()
+    assert old in simulation.cluster.daemon_sets()

@@ -67,6 +67,7 @@ NEVER_READY = "NeverReady"
 SILENT = "Silent"
 RESTARTS = "Restarts"
 KILLS_NODE = "KillsNode"
+PULL_FAILS = "ImagePullBackOff"
 """How the pods of a version behave, besides the fatal answers of `core.trial`, which stand for themselves."""
 
 
@@ -239,7 +240,7 @@ class Cluster:
             pod.due = self.now + START_UP
             if self.behavior_of(pod) == KILLS_NODE and pod.serves:
                 self.nodes[pod.node] = replace(self.nodes[pod.node], ready=False)
-        elif not self._has_volumes(pod):
+        elif not self._has_volumes(pod) or self.behavior_of(pod) == PULL_FAILS:
             pod.due = self.now + START_UP
         else:
             self._run(pod)
@@ -394,6 +395,13 @@ class Simulation:
         self.cluster.changes += 1
         self.cluster.settle()
 
+    def crash(self, name: str) -> None:
+        """Have the serving pods of a node stop answering."""
+        for pod in self.cluster.pods:
+            if pod.node == name and pod.serves:
+                pod.ready_since = None
+        self.cluster.changes += 1
+
     def touch(self) -> None:
         """Tell the operator that something it watches besides nodes and pods changed."""
         self.cluster.changes += 1
@@ -531,6 +539,7 @@ class Simulation:
             ready_since=pod.ready_since,
             restarts=pod.restarts,
             terminating=pod.terminating,
+            waiting=PULL_FAILS if self.cluster.behavior_of(pod) == PULL_FAILS else "",
         )
 
     def run_pass(self, *, kill_after: int | None = None) -> Plan:

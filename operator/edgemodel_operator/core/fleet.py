@@ -26,18 +26,16 @@ class Fleet:
     """Nodes that carry labels of the model and do not match any more."""
 
 
-def muster(world: World, revision: Revision | None, *, rollback: bool) -> Fleet:
+def muster(world: World, revision: Revision | None) -> Fleet:
     """Place a revision and judge its trial on every matching node.
 
-    In a rollback the trial is over as soon as the pod is ready: what is good has proved itself before.
     Without a revision (a first rollout that failed) the members have no assignment.
     """
     held = _held_targets(world)
     placement = place(world.model.spec.placement, _ladder(world, revision), world.nodes, held)
     fallbacks = _fallbacks(world, held)
     members = tuple(
-        _member(world, item, revision, fallbacks.get(item.node.name, Fallback()), rollback=rollback)
-        for item in placement.placed
+        _member(world, item, revision, fallbacks.get(item.node.name, Fallback())) for item in placement.placed
     )
     key = world.model.key
     matching = {item.node.name for item in placement.placed}
@@ -88,9 +86,7 @@ def _held_targets(world: World) -> dict[str, str]:
     return held
 
 
-def _member(
-    world: World, placed: Placed, revision: Revision | None, fallback: Fallback, *, rollback: bool
-) -> Member:
+def _member(world: World, placed: Placed, revision: Revision | None, fallback: Fallback) -> Member:
     node, key = placed.node, world.model.key
     target = _target(revision, placed.target)
     value = assignment_value(revision.name, target.accelerator) if revision and target else ""
@@ -107,7 +103,7 @@ def _member(
         exclusive=exclusive,
         active=node.active(key),
         next=node.next(key),
-        judgement=_judgement(world, node, value, rollback=rollback, fetching=fetching),
+        judgement=_judgement(world, node, value, fetching=fetching),
         prefetched=_is_prefetched(world, node, value),
         answers=_answers(world, node, serving),
         condemned=serving.partition(".")[0] in condemned,
@@ -170,13 +166,11 @@ def _is_prefetched(world: World, node: Node, value: str) -> bool:
     return pod is not None and pod.running and pod.ready and pod.restarts == 0
 
 
-def _judgement(world: World, node: Node, value: str, *, rollback: bool, fetching: bool) -> Judgement:
+def _judgement(world: World, node: Node, value: str, *, fetching: bool) -> Judgement:
     if not value or node.next(world.model.key) != value:
         return Judgement(Result.WAITING)
     pod = _pod(world, node, value, ROLE_PREFETCH if fetching else ROLE_SERVE)
     answer: Answer | None = world.answers.get(pod.uid) if pod is not None else None
-    if rollback and pod is not None and pod.ready:
-        return Judgement(Result.PASSED, "Ready", f"{pod.name} is ready")
     spec = world.model.spec
     rules = TrialRules(
         probation=timedelta(seconds=spec.health.probation_seconds),

@@ -94,7 +94,7 @@ def make_plan(world: World) -> Plan:
         return Plan((SetFinalizer(present=True),), None, look_again_at=world.now)
     chain = assess(world)  # (3)
     revision, mode = choose_revision(world, chain)  # (4)
-    fleet = muster(world, revision, rollback=mode is Mode.ROLLBACK)  # (5)
+    fleet = muster(world, revision)  # (5)
     policy = Policy.of(world.model.spec.rollout)
     if chain.revision is None:
         policy = Policy(policy.waves, policy.max_failures, policy.rolls_back, paused=True)

@@ -361,7 +361,8 @@ def _steady(
 def _roll_back(members: Sequence[Member], status: RolloutStatus | None) -> RolloutPlan:
     """Go back to the last known good revision, all nodes at once; `value` is its assignment here.
 
-    Offline nodes get their labels too: they come back to what is good.
+    What is good has proved itself before: it need only be ready. Offline nodes get their labels too: they
+    come back to what is good.
     """
     changes = [
         Assignment(member.name, *_restored(member))
