@@ -171,6 +171,18 @@ def test_a_platform_that_the_next_image_has_not_is_no_reason_to_stop_what_runs_n
     assert simulation.cluster.gaps == []
 
 
+def test_a_node_that_no_image_fits_gets_nothing_while_the_next_image_is_made() -> None:
+    nodes = [*fleet(3), make_node("odd").arm64()]
+    simulation = installed(simple("v1"), nodes, platforms=("linux/amd64",))
+    simulation.apply(simple("v2").with_waves(1, "100%", soak=100))
+    simulation.run_until(simulation.wave_completed)
+    simulation.supplies["v3", CPU_VARIANT] = Supply(SupplyStage.MISSING)
+    simulation.apply(simple("v3"))
+    simulation.run_for(300)
+    assert simulation.condition("SourceResolved").reason == "Fetching"
+    assert simulation.labels("odd") == ("", "")
+
+
 def test_the_status_stays_within_its_bounds() -> None:
     nodes = fleet(22)
     simulation = installed(simple("v1").with_waves("100%"), nodes)

@@ -12,9 +12,9 @@ from typing_extensions import override
 
 from edgemodel_operator.api.conditions import Condition
 from support.builders import NPU_RESOURCE, ModelBuilder, NodeBuilder, make_class, make_model, make_node
-from support.simulator import GOOD, NEVER_READY, RESTARTS, Simulation, installed
+from support.simulator import GOOD, KILLS_NODE, NEVER_READY, RESTARTS, Simulation, installed
 
-BEHAVIORS = (GOOD, GOOD, "GoldenMismatch", "LoadFailed", NEVER_READY, RESTARTS)
+BEHAVIORS = (GOOD, GOOD, "GoldenMismatch", "LoadFailed", NEVER_READY, RESTARTS, KILLS_NODE)
 NODES = tuple(f"edge-{number}" for number in range(1, 6))
 
 
@@ -46,7 +46,8 @@ class Faults(RuleBasedStateMachine):
         self.simulation = first_install(self.devices).copy()
         self.conditions: dict[str, Condition] = {}
         self.met: dict[str, set[str]] = {}
-        self.simulation.watchers += [self.require_quarantine, self.require_conditions]
+        self.lost: set[str] = set()
+        self.simulation.watchers += [self.require_quarantine, self.require_conditions, self.require_fault]
 
     def model(self) -> ModelBuilder:
         return release_of(self.version)
@@ -81,6 +82,10 @@ class Faults(RuleBasedStateMachine):
     def restore(self, name: str) -> None:
         if name in self.simulation.cluster.nodes:
             self.simulation.restore(name)
+
+    @rule(name=st.sampled_from(NODES))
+    def power_cycle(self, name: str) -> None:
+        self.simulation.power_cycle(name)
 
     @rule(name=st.sampled_from(NODES))
     def join_or_leave(self, name: str) -> None:
@@ -120,6 +125,18 @@ class Faults(RuleBasedStateMachine):
                 assert moved <= is_flip
             self.conditions[condition.type] = condition
 
+    def require_fault(self, simulation: Simulation) -> None:
+        """A lost node counts only if its kubelet had taken the pod."""
+        rollout = simulation.status.rollout
+        lost = {node.name for node in rollout.failed if node.reason == "NodeLost"} if rollout else set()
+        for name in lost - self.lost:
+            assert any(
+                pod.acknowledged and rollout is not None and rollout.revision in pod.owner
+                for pod in simulation.cluster.pods
+                if pod.node == name
+            )
+        self.lost = lost
+
     @invariant()
     def an_answering_pod_is_never_taken_from_a_shared_node(self) -> None:
         gaps = [gap for gap in self.simulation.cluster.gaps if gap.node not in self.devices]
@@ -147,6 +164,8 @@ class Faults(RuleBasedStateMachine):
                 self.require_that_all_serve(want)
             case "RevisionQuarantined" if simulation.status.last_known_good:
                 self.require_that_all_serve(simulation.status.version)
+            case "NodesDeferred":
+                assert not all(node.ready for node in simulation.cluster.nodes.values())
             case _:
                 assert ready.status == "False"
                 assert self.has_bad_pods(), f"{ready} {simulation.summary()}"

@@ -402,6 +402,15 @@ class Simulation:
                 pod.ready_since = None
         self.cluster.changes += 1
 
+    def power_cycle(self, name: str) -> None:
+        """Restart a node: every container on it starts again."""
+        for pod in self.cluster.pods:
+            if pod.node == name and pod.running:
+                pod.restarts += 1
+                pod.running, pod.ready_since = False, None
+                pod.due = self.now + START_UP
+        self.cluster.changes += 1
+
     def touch(self) -> None:
         """Tell the operator that something it watches besides nodes and pods changed."""
         self.cluster.changes += 1

@@ -64,10 +64,11 @@ def _ladder(world: World, revision: Revision | None) -> tuple[Rung, ...]:
 
 
 def _architectures(world: World, variant: str) -> frozenset[str] | None:
-    supply = world.supplies.get(variant)
-    if supply is None or not supply.platforms:
-        return None
-    return frozenset(platform.split("/")[1] for platform in supply.platforms)
+    """Give what the image of a variant holds; while the next one is made, what the last one held."""
+    recorded = [image.platforms for image in world.model.status.images if image.variant == variant]
+    made = [world.supplies[variant].platforms] if variant in world.supplies else []
+    platforms: tuple[str, ...] = next((known for known in (*made, *recorded) if known), ())
+    return frozenset(platform.split("/")[1] for platform in platforms) or None
 
 
 def _held_targets(world: World) -> dict[str, str]:
