@@ -104,8 +104,10 @@ def test_a_plugin_that_is_silent_while_the_image_is_fetched_changes_nothing() ->
     simulation.apply(npu_model("v2"))
     simulation.run_until(lambda: bool(prefetching(simulation)))
     (victim,) = prefetching(simulation)
+    before = simulation.cluster.nodes[victim].labels
     simulation.change(victim, capacity={NPU_RESOURCE: 0})
     simulation.run_for(2)
+    assert simulation.cluster.nodes[victim].labels == before
     assert simulation.labels(victim) == ("v1", "v2")
     simulation.change(victim, capacity={NPU_RESOURCE: 1})
     simulation.run_to_rest()

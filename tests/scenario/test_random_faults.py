@@ -172,8 +172,8 @@ class Faults(RuleBasedStateMachine):
 
     def require_that_all_serve(self, version: str) -> None:
         simulation = self.simulation
-        for name in simulation.cluster.nodes:
-            if simulation.cluster.behavior_on(version, name) == GOOD:
+        for name, node in simulation.cluster.nodes.items():
+            if node.ready and simulation.cluster.behavior_on(version, name) == GOOD:
                 assert simulation.labels(name) == (version, ""), simulation.summary()
                 assert simulation.serving(name) == {version}, simulation.summary()
 
