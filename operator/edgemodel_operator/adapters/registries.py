@@ -6,11 +6,13 @@ import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import aiohttp
 
 from edgemodel_operator.adapters.authorities import AuthorityStore
 from edgemodel_operator.adapters.cluster import Cluster
+from edgemodel_operator.adapters.kube import KubeError
 from edgemodel_operator.core.supply import SupplyError
 from edgemodel_operator.core.trust import (
     AnyPolicy,
@@ -38,6 +40,14 @@ Credentials = Mapping[str, Credential]
 class SecretMissing(Exception):  # noqa: N818 - reads as the fact it states
     """A Secret that is named does not exist or does not hold what it should; the message says which."""
 
+    reason = "SecretNotFound"
+
+
+class SecretForbidden(SecretMissing):
+    """A Secret that the operator may not read; the message says which, and what allows it."""
+
+    reason = "SecretNotReadable"
+
 
 @dataclass(frozen=True)
 class Registries:
@@ -55,7 +65,13 @@ async def read_credentials(cluster: Cluster, namespace: str, names: Sequence[str
     """Read registry credentials from Secrets of a namespace; raises SecretMissing and KubeError."""
     found: dict[str, Credential] = {}
     for name in names:
-        data = await cluster.get_secret(namespace, name)
+        try:
+            data = await cluster.get_secret(namespace, name)
+        except KubeError as error:
+            if error.status != HTTPStatus.FORBIDDEN:
+                raise
+            remedy = "name its namespace in `modelNamespaces` of the chart"
+            raise SecretForbidden(f"the operator may not read Secret {namespace}/{name}: {remedy}") from error
         if data is None or DOCKER_CONFIG_KEY not in data:
             what = "does not exist" if data is None else f"has no field {DOCKER_CONFIG_KEY}"
             raise SecretMissing(

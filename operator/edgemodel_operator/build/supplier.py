@@ -81,6 +81,8 @@ class WorkerBuilder:
 
 
 def _step(step: Step | None) -> SupplyStep:
+    if step is Step.RESOLVE:
+        return SupplyStep.PREPARE
     return SupplyStep.SOURCE if step in SOURCE_STEPS else SupplyStep.BUILD
 
 

@@ -21,6 +21,7 @@ LINKS = (
     ConditionType.TRUSTED,
 )
 LINK_OF_STEP = {
+    SupplyStep.PREPARE: ConditionType.BUILT,
     SupplyStep.SOURCE: ConditionType.SOURCE_RESOLVED,
     SupplyStep.BUILD: ConditionType.BUILT,
     SupplyStep.SIGN: ConditionType.SIGNED,
@@ -39,6 +40,8 @@ class Hold:
     stalled: bool
     """Whether a person must act."""
     retry_at: datetime | None = None
+    source_unseen: bool = False
+    """Whether the build failed before it came to the source."""
 
 
 @dataclass(frozen=True)
@@ -124,31 +127,44 @@ def _supply_hold(world: World) -> Hold | None:
     if not worst:
         return None
     order = list(SupplyStep)
-    failed = [supply for supply in worst if supply.stage is SupplyStage.FAILED]
-    chosen = min(failed or worst, key=lambda supply: order.index(supply.step))
-    if chosen.stage is SupplyStage.FAILED:
-        # A failure that nobody but a person can mend is tried again too, since we do not see them mend it.
-        return Hold(
-            LINK_OF_STEP[chosen.step],
-            chosen.reason,
-            chosen.message,
-            stalled=chosen.needs_person,
-            retry_at=chosen.retry_at,
-        )
+    failed = [supply for supply in worst if supply.stage is SupplyStage.FAILED or supply.earlier]
+    chosen = min(failed or worst, key=lambda supply: order.index((supply.earlier or supply).step))
+    if failed:
+        return _failure_hold(chosen)
+    link = ConditionType.SOURCE_RESOLVED if chosen.step is SupplyStep.PREPARE else LINK_OF_STEP[chosen.step]
     return Hold(
-        LINK_OF_STEP[chosen.step],
+        link,
         RUNNING_REASONS[chosen.step],
         chosen.progress or RUNNING_MESSAGES[chosen.step],
         stalled=False,
     )
 
 
+def _failure_hold(supply: Supply) -> Hold:
+    """Say why a supply failed; while it is tried again that stays so, or each try would look like news.
+
+    A failure that nobody but a person can mend is tried again too, since we do not see them mend it.
+    """
+    failure = supply.earlier or supply
+    again = f"; trying again: {supply.progress}" if supply.earlier else ""
+    return Hold(
+        LINK_OF_STEP[failure.step],
+        failure.reason,
+        f"{failure.message}{again}",
+        stalled=failure.needs_person,
+        retry_at=supply.retry_at,
+        source_unseen=failure.step is SupplyStep.PREPARE,
+    )
+
+
 RUNNING_REASONS = {
+    SupplyStep.PREPARE: "Fetching",
     SupplyStep.SOURCE: "Fetching",
     SupplyStep.BUILD: "Building",
     SupplyStep.SIGN: "Signing",
 }
 RUNNING_MESSAGES = {
+    SupplyStep.PREPARE: "the build begins",
     SupplyStep.SOURCE: "the model is being fetched",
     SupplyStep.BUILD: "the image is being built",
     SupplyStep.SIGN: "the image is being signed",
@@ -172,7 +188,7 @@ def _trust_hold(world: World) -> Hold | None:
                 ConditionType.TRUSTED,
                 verdict.reason,
                 verdict.message,
-                stalled=False,
+                stalled=verdict.needs_person,
                 retry_at=world.now + PERSON_RECHECK,
             )
     return None
@@ -191,7 +207,8 @@ def _findings(hold: Hold | None) -> tuple[Finding, ...]:
     findings = []
     broken = LINKS.index(hold.link) if hold is not None else len(LINKS)
     for position, link in enumerate(LINKS):
-        if position < broken:
+        unseen = hold is not None and hold.source_unseen and link is ConditionType.SOURCE_RESOLVED
+        if position < broken and not unseen:
             reason, message = DONE[link]
             findings.append(Finding(type=link, status=ConditionStatus.TRUE, reason=reason, message=message))
         elif hold is not None and position == broken:

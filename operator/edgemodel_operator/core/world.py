@@ -119,6 +119,8 @@ class SupplyStage(StrEnum):
 class SupplyStep(StrEnum):
     """The steps from a source to a signed image; a failure names the one in which it happened."""
 
+    PREPARE = "Prepare"
+    """Nothing of the source is known yet: the runtime image is read, the repository is asked."""
     SOURCE = "Source"
     BUILD = "Build"
     SIGN = "Sign"
@@ -141,6 +143,8 @@ class Supply:
     """When a failed supply is worth another try."""
     needs_person: bool = False
     """Whether the failure lasts until somebody mends something."""
+    earlier: Supply | None = None
+    """While it is tried again: the failure of the last try, which holds until this one has an end."""
 
 
 class Trust(StrEnum):
@@ -158,6 +162,8 @@ class Verdict:
     trust: Trust
     reason: str = ""
     message: str = ""
+    needs_person: bool = False
+    """Whether an image of which nothing is known stays so until somebody mends something."""
 
 
 @dataclass(frozen=True)

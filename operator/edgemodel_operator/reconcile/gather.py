@@ -127,7 +127,7 @@ async def _verify(image: str, job: SupplyJob, policies: tuple[Any, ...], ports: 
     try:
         credentials = await read_credentials(ports.cluster, job.namespace, job.pull_secrets)
     except SecretMissing as error:
-        return Verdict(Trust.UNKNOWN, "SecretNotFound", str(error))
+        return Verdict(Trust.UNKNOWN, error.reason, str(error), needs_person=True)
     return await ports.verifier.verify(image, job.namespace, policies, credentials)
 
 

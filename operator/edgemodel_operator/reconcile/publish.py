@@ -11,12 +11,16 @@ from edgemodel_operator.adapters.kube import KubeError
 from edgemodel_operator.adapters.metrics import Metrics
 from edgemodel_operator.api.conditions import ConditionStatus, ConditionType
 from edgemodel_operator.api.edgemodel_status import EdgeModelStatus
+from edgemodel_operator.core.chain import LINKS, RUNNING_REASONS
 from edgemodel_operator.core.world import Model
 from edgemodel_operator.reconcile.ports import Ports
 
 log = logging.getLogger(__name__)
 
 ALARMING = frozenset({"RolledBack", "RolloutStopped", "NodesFailed", "RevisionQuarantined"})
+CHAIN = frozenset({*LINKS, ConditionType.PLACED})
+"""Conditions that do not hold because of some failure, unless somebody is at work on them."""
+AT_WORK = frozenset({*RUNNING_REASONS.values(), "Verifying"})
 TOLD = frozenset(
     {
         ConditionType.SOURCE_RESOLVED,
@@ -61,10 +65,6 @@ async def _emit(raw: Mapping[str, Any], notice: Notice, ports: Ports) -> None:
 def notices(old: EdgeModelStatus, new: EdgeModelStatus) -> Iterator[Notice]:
     """Give one event for each condition whose status or reason changed, each reason once."""
     before = {condition.type: (condition.status, condition.reason) for condition in old.conditions}
-    stalled = any(
-        condition.type == ConditionType.STALLED and condition.status is ConditionStatus.TRUE
-        for condition in new.conditions
-    )
     told: set[str] = set()
     for condition in new.conditions:
         same = before.get(condition.type) == (condition.status, condition.reason)
@@ -72,8 +72,9 @@ def notices(old: EdgeModelStatus, new: EdgeModelStatus) -> Iterator[Notice]:
         if same or quiet or condition.reason in told:
             continue
         told.add(condition.reason)
-        failed = condition.status is ConditionStatus.FALSE and stalled
-        kind = "Warning" if failed or condition.reason in ALARMING else "Normal"
+        failed = condition.type in CHAIN and condition.status is ConditionStatus.FALSE
+        is_warning = (failed and condition.reason not in AT_WORK) or condition.reason in ALARMING
+        kind = "Warning" if is_warning else "Normal"
         yield Notice(kind, condition.reason, condition.message)
 
 

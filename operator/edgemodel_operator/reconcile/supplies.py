@@ -85,7 +85,12 @@ class Supplies:
         if run is None:
             run = self._runs[identity] = _Run(job, Supply(SupplyStage.RUNNING, build_key=key))
         run.job = job
-        run.state = Supply(SupplyStage.RUNNING, build_key=key, progress="waiting for a free builder")
+        run.state = Supply(
+            SupplyStage.RUNNING,
+            build_key=key,
+            progress="waiting for a free builder",
+            earlier=run.state if run.state.stage is SupplyStage.FAILED else None,
+        )
         run.models.add((job.namespace, job.model_name))
         run.task = asyncio.create_task(self._run(run), name=f"supply {job.model_name} {job.variant}")
 
@@ -111,9 +116,7 @@ class Supplies:
         except SupplyError as error:
             self._fail(run, error)
         except KubeError as error:
-            self._fail(
-                run, SupplyError(SupplyStep.SOURCE, "SecretNotReadable", str(error), needs_person=True)
-            )
+            self._fail(run, SupplyError(run.state.step, "KubernetesUnavailable", str(error)))
         except Exception as error:
             log.exception("supplying an image failed unexpectedly")
             self._fail(run, SupplyError(run.state.step, "InternalError", f"{type(error).__name__}: {error}"))
@@ -155,7 +158,7 @@ class Supplies:
                 self._cluster, job.namespace, (job.push_secret,) if job.push_secret else ()
             )
         except SecretMissing as error:
-            raise SupplyError(SupplyStep.SOURCE, "SecretNotFound", str(error), needs_person=True) from error
+            raise SupplyError(SupplyStep.SOURCE, error.reason, str(error), needs_person=True) from error
         return pull, push
 
     def _progress(self, run: _Run, step: SupplyStep, text: str) -> None:
