@@ -163,3 +163,17 @@ def test_a_daemon_set_that_a_person_deletes_comes_back_for_every_node_that_needs
     simulation.cluster.delete("DaemonSet", old)
     simulation.run_to_rest()
     assert old in simulation.cluster.daemon_sets()
+
+
+def test_a_node_that_comes_back_after_a_rollback_goes_on_answering() -> None:
+    simulation = installed(three_waves("v1"), fleet(4))
+    simulation.apply(three_waves("v2"))
+    simulation.run_until(lambda: simulation.wave() == 1 and bool(simulation.on_trial()))
+    (away,) = [name for name in simulation.cluster.nodes if simulation.labels(name) == ("v2", "")]
+    simulation.cut(away)
+    simulation.cluster.behavior[f"v2@{simulation.on_trial()[0]}"] = "GoldenMismatch"
+    simulation.run_to_rest()
+    simulation.restore(away)
+    simulation.run_to_rest()
+    assert simulation.serving(away) == {"v1"}
+    assert simulation.cluster.gaps == []

@@ -62,6 +62,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 ACKNOWLEDGE = timedelta(seconds=1)
 START_UP = timedelta(seconds=5)
 DRAIN = timedelta(seconds=3)
+REPORT = timedelta(seconds=2)
 GOOD = "Good"
 NEVER_READY = "NeverReady"
 SILENT = "Silent"
@@ -89,6 +90,8 @@ class SimulatedPod:
     ready_since: datetime | None = None
     restarts: int = 0
     terminating: bool = False
+    told: bool = False
+    """Whether its kubelet knows that it shall stop."""
 
     @property
     def serves(self) -> bool:
@@ -119,6 +122,8 @@ class Cluster:
     behavior: dict[str, str] = field(default_factory=dict)
     """Version, or `version@node` → how its pods behave; Good if not given."""
     gaps: list[Gap] = field(default_factory=list)
+    unreported: dict[str, datetime] = field(default_factory=dict)
+    """Node that came back → when its kubelet reports again that its pods are ready."""
     controller_runs: bool = True
     """Whether the DaemonSet controller is alive."""
     changes: int = 0
@@ -132,7 +137,23 @@ class Cluster:
 
     def next_event(self) -> datetime | None:
         """Say when the next thing happens by itself."""
-        return min((pod.due for pod in self.pods if pod.due and self._is_online(pod)), default=None)
+        dues = [pod.due for pod in self.pods if pod.due and self._is_online(pod)]
+        return min([*dues, *self.unreported.values()], default=None)
+
+    def restore(self, name: str) -> None:
+        """Bring a node back; its pods never stopped, but the API server learns it a little later."""
+        if not self.nodes[name].ready:
+            self.nodes[name] = replace(self.nodes[name], ready=True)
+            self.unreported[name] = self.now + REPORT
+            self.changes += 1
+            for pod in self.pods:
+                if pod.node == name and pod.terminating and not pod.told:
+                    pod.told = True
+                    self._note_gap(pod)
+
+    def is_reported_ready(self, pod: SimulatedPod) -> bool:
+        """Say whether the API server knows that a pod is ready; of an offline node it knows nothing."""
+        return pod.ready_since is not None and self._is_online(pod) and pod.node not in self.unreported
 
     def _is_online(self, pod: SimulatedPod) -> bool:
         node = self.nodes.get(pod.node)
@@ -187,11 +208,16 @@ class Cluster:
         )
 
     def _terminate(self, pod: SimulatedPod) -> None:
-        answered = pod.answers
         pod.terminating = True
         pod.due = self.now + DRAIN
-        others = any(other.answers and other.node == pod.node for other in self.pods)
-        if answered and not others and self.nodes[pod.node].ready:
+        pod.told = self.nodes[pod.node].ready
+        if pod.told:
+            self._note_gap(pod)
+
+    def _note_gap(self, pod: SimulatedPod) -> None:
+        """Note that a kubelet stops a pod that answered, if nobody else answers on the node."""
+        answered = pod.serves and pod.ready_since is not None
+        if answered and not any(other.answers and other.node == pod.node for other in self.pods):
             self.gaps.append(Gap(self.now, pod.node, pod.version))
 
     # --- the scheduler -----------------------------------------------------------------------------------
@@ -222,6 +248,12 @@ class Cluster:
 
     def _kubelets(self) -> bool:
         changed = False
+        for name in [name for name, due in self.unreported.items() if due <= self.now]:
+            del self.unreported[name]
+            changed = True
+            for pod in self.pods:
+                if pod.node == name and pod.ready_since is not None:
+                    pod.ready_since = self.now
         for pod in list(self.pods):
             if pod.terminating and not pod.bound:
                 self.pods.remove(pod)
@@ -387,11 +419,12 @@ class Simulation:
 
     def restore(self, *names: str) -> None:
         for name in names:
-            self.change(name, ready=True)
+            self.cluster.restore(name)
 
     def remove(self, name: str) -> None:
         """Take a node out of the cluster."""
         del self.cluster.nodes[name]
+        self.cluster.unreported.pop(name, None)
         self.cluster.changes += 1
         self.cluster.settle()
 
@@ -423,6 +456,7 @@ class Simulation:
             objects=dict(self.cluster.objects),
             pods=[replace(pod) for pod in self.cluster.pods],
             behavior=dict(self.cluster.behavior),
+            unreported=dict(self.cluster.unreported),
             gaps=list(self.cluster.gaps),
         )
         return replace(
@@ -544,8 +578,8 @@ class Simulation:
             ip="10.0.0.1" if pod.running else "",
             acknowledged=pod.acknowledged,
             running=pod.running,
-            ready=pod.ready_since is not None,
-            ready_since=pod.ready_since,
+            ready=self.cluster.is_reported_ready(pod),
+            ready_since=pod.ready_since if self.cluster.is_reported_ready(pod) else None,
             restarts=pod.restarts,
             terminating=pod.terminating,
             waiting=PULL_FAILS if self.cluster.behavior_of(pod) == PULL_FAILS else "",

@@ -107,6 +107,7 @@ def _member(world: World, placed: Placed, revision: Revision | None, fallback: F
         judgement=_judgement(world, node, value, fetching=fetching),
         prefetched=_is_prefetched(world, node, value),
         answers=_answers(world, node, serving),
+        runs=_runs(world, node, serving),
         condemned=serving.partition(".")[0] in condemned,
     )
 
@@ -160,6 +161,11 @@ def _pod(world: World, node: Node, value: str, role: str) -> Pod | None:
 def _answers(world: World, node: Node, value: str) -> bool:
     pod = _pod(world, node, value, ROLE_SERVE)
     return pod is not None and pod.ready
+
+
+def _runs(world: World, node: Node, value: str) -> bool:
+    pod = _pod(world, node, value, ROLE_SERVE)
+    return pod is not None and pod.running
 
 
 def _is_prefetched(world: World, node: Node, value: str) -> bool:

@@ -58,6 +58,8 @@ class Member:
     """Whether the image of an exclusive target is on the node."""
     answers: bool = False
     """Whether a pod of what serves here is ready."""
+    runs: bool = False
+    """Whether a pod of what serves here runs: it may answer, though its readiness is not reported now."""
     condemned: bool = False
     """Whether what serves here belongs to a quarantined revision."""
 
@@ -378,7 +380,7 @@ def _roll_back(members: Sequence[Member], status: RolloutStatus | None) -> Rollo
 
 def _touched(member: Member) -> tuple[str, str]:
     """Put the revision beside what the node has; a first trial that it supersedes goes on if it answers."""
-    has = member.active or (member.next if member.answers else "")
+    has = member.active or (member.next if member.runs else "")
     if member.exclusive and not has:
         return member.value, member.value
     return has, member.value
@@ -413,19 +415,19 @@ def _kept(member: Member) -> tuple[str, str]:
     if member.condemned or not member.serving:
         return _restored(member)
     is_alone = member.active in ("", member.next)
-    if is_alone and not member.answers:
-        return member.fallback.value, ""
-    return member.serving, ""
+    if not is_alone or member.answers or (member.runs and not member.fallback.value):
+        return member.serving, ""
+    return _restored(member)
 
 
 def _restored(member: Member) -> tuple[str, str]:
     """Bring a node to the last known good revision; without one it has nothing.
 
-    A node that has a pod of it keeps it. Others get it beside what answers now where both fit, so that
+    A node that has a pod of it keeps it. Others get it beside what runs now where both fit, so that
     somebody answers all the time, and instead of it where they do not.
     """
     good = member.fallback
-    beside = member.answers and not good.answers and not good.exclusive
+    beside = member.runs and not good.answers and not good.exclusive
     if good.value and beside and member.serving != good.value:
         return member.serving, good.value
     return good.value, ""

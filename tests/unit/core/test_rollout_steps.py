@@ -46,6 +46,7 @@ def member(
     exclusive: bool = False,
     prefetched: bool = False,
     answers: bool = True,
+    runs: bool | None = None,
     condemned: bool = False,
 ) -> Member:
     return Member(
@@ -60,6 +61,7 @@ def member(
         judgement=judgement,
         prefetched=prefetched,
         answers=answers,
+        runs=answers if runs is None else runs,
         condemned=condemned,
     )
 
@@ -88,6 +90,7 @@ def wave_step(item: Member, **fields: object) -> tuple[str, str]:
         pytest.param(member(GOOD, exclusive=True), (GOOD, NEW), id="exclusive: fetched first"),
         pytest.param(member("", SUPERSEDED), (SUPERSEDED, NEW), id="superseded first trial answers: kept"),
         pytest.param(member("", SUPERSEDED, answers=False), ("", NEW), id="superseded first trial is silent"),
+        pytest.param(member("", SUPERSEDED, answers=False, runs=True), (SUPERSEDED, NEW), id="it runs: kept"),
         pytest.param(
             member(SUPERSEDED, SUPERSEDED, exclusive=True), (SUPERSEDED, NEW), id="superseded exclusive trial"
         ),
@@ -119,6 +122,16 @@ def wave_step(item: Member, **fields: object) -> tuple[str, str]:
             member("", SUPERSEDED, ready=False, answers=False),
             (GOOD, ""),
             id="superseded trial that never ran is not brought to an offline node",
+        ),
+        pytest.param(
+            member("", SUPERSEDED, ready=False, answers=False, runs=True),
+            (SUPERSEDED, GOOD),
+            id="superseded first trial that is not ready: good beside it",
+        ),
+        pytest.param(
+            member("", SUPERSEDED, ready=False, answers=False, runs=True, fallback=Fallback()),
+            (SUPERSEDED, ""),
+            id="superseded first trial that is not ready, and nothing is good: kept",
         ),
         pytest.param(member(ready=False, answers=False), (GOOD, ""), id="new node: good until its wave"),
         pytest.param(member(ready=False, fallback=Fallback()), ("", ""), id="new node: nothing is good"),
@@ -268,6 +281,9 @@ def test_waves_always_end_with_every_node() -> None:
     [
         pytest.param(member(SUPERSEDED), (SUPERSEDED, NEW), id="beside what answers"),
         pytest.param(member(SUPERSEDED, answers=False), (NEW, ""), id="instead of what does not"),
+        pytest.param(
+            member(SUPERSEDED, answers=False, runs=True, ready=False), (SUPERSEDED, NEW), id="offline: beside"
+        ),
         pytest.param(
             member(SUPERSEDED, NEW, fallback=Fallback(NEW, answers=True)),
             (NEW, ""),
