@@ -57,8 +57,10 @@ def golden_config_map(text: str, name: str = GOLDEN, namespace: str = NAMESPACE)
     }
 
 
-def edge_model(model: ModelFile, url: str, registry: str, name: str = NAME, **rollout: Any) -> Json:
-    """Give the EdgeModel for one version of the model."""
+def edge_model(
+    model: ModelFile, url: str, registry: str, name: str = NAME, *, probation: int = 5, **rollout: Any
+) -> Json:
+    """Give the EdgeModel for one version of the model; `probation` in seconds."""
     return {
         "apiVersion": API,
         "kind": "EdgeModel",
@@ -76,7 +78,7 @@ def edge_model(model: ModelFile, url: str, registry: str, name: str = NAME, **ro
             "placement": {"nodeSelector": {"edgemodel.dev/site": "plant-a"}},
             "health": {
                 "golden": {"configMap": {"name": GOLDEN}, "tolerance": "1e-2"},
-                "probationSeconds": 5,
+                "probationSeconds": probation,
             },
             "rollout": {"waves": [{"nodes": 1}, {"percent": 100}], **rollout},
         },

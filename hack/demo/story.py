@@ -37,6 +37,7 @@ class Story:
         self._folder = folder
         self.service: Json = {}
         self.exclusive: str = ""
+        self.probation = 5
 
     def prepare(self) -> None:
         """Install the product; add the accelerator, the policy, the namespace and the golden sample."""
@@ -253,7 +254,9 @@ class Story:
     def apply(self, version: str, name: str = objects.NAME) -> None:
         """Apply the EdgeModel with one version."""
         model = self.versions[version]
-        self.site.apply(objects.edge_model(model, self.url, self.cluster.registry, name))
+        self.site.apply(
+            objects.edge_model(model, self.url, self.cluster.registry, name, probation=self.probation)
+        )
 
     def ensure(self, version: str) -> None:
         """Have a version ready on every node."""

@@ -23,6 +23,12 @@ Json = dict[str, Any]
 Moment = Callable[[Json], bool]
 
 
+@pytest.fixture(autouse=True)
+def short_probation(story: Story) -> None:
+    """Roll out as fast as the moments that are to be hit allow."""
+    story.probation = 2
+
+
 def kill_operator(site: Site) -> None:
     """Kill the operator's process as the kernel would, without a word; on a foreign cluster, its pod."""
     if site.cluster.name != "local":
