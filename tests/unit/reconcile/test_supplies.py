@@ -1,0 +1,184 @@
+"""Supplies: made once, retried when it can help, cancelled when nobody wants them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from edgemodel_operator.adapters.cluster import Cluster
+from edgemodel_operator.adapters.metrics import Metrics
+from edgemodel_operator.api.edgemodel import HttpSource, ModelFormat, Source
+from edgemodel_operator.core.supply import BuiltImage, SupplyError, SupplyJob
+from edgemodel_operator.core.world import SupplyStage, SupplyStep
+from edgemodel_operator.oci.auth import Credential
+from edgemodel_operator.reconcile.supplies import Supplies
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+IMAGE = "registry.example.com/models/line@sha256:" + "a" * 64
+JOB = SupplyJob(
+    namespace="plant-a",
+    model_name="line",
+    model_version="1",
+    model_format=ModelFormat.ONNX,
+    source=Source(http=HttpSource(url="https://models.example.com/line.onnx", sha256="b" * 64)),
+    variant="onnxruntime-cpu",
+    runtime="registry.example.com/runtime@sha256:" + "c" * 64,
+    repository="registry.example.com/models/line",
+    platforms=(),
+    pull_secrets=(),
+    push_secret="",
+)
+
+
+@dataclass
+class Builder:
+    """A builder whose end the test decides."""
+
+    finish: asyncio.Event = field(default_factory=asyncio.Event)
+    error: Exception | None = None
+    builds: int = 0
+    cancelled: int = 0
+
+    def build_key(self, job: SupplyJob) -> str:
+        return job.model_version
+
+    async def build(
+        self,
+        job: SupplyJob,
+        credentials: Mapping[str, Credential],
+        on_progress: Callable[[SupplyStep, str], None],
+    ) -> BuiltImage:
+        self.builds += 1
+        on_progress(SupplyStep.BUILD, "pushing")
+        try:
+            await self.finish.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.error is not None:
+            raise self.error
+        return BuiltImage(IMAGE, ("linux/amd64",), reused=False)
+
+
+@dataclass
+class Signer:
+    """A signer that remembers."""
+
+    signed: list[str] = field(default_factory=list)
+
+    async def sign(self, image: str, credentials: Mapping[str, Credential]) -> None:
+        self.signed.append(image)
+
+
+@dataclass
+class Bench:
+    """Everything around the supplies."""
+
+    builder: Builder = field(default_factory=Builder)
+    signer: Signer = field(default_factory=Signer)
+    woken: list[tuple[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.supplies = Supplies(
+            cast("Cluster", None),  # no Secret is named, so that the cluster is never asked
+            self.builder,
+            self.signer,
+            Metrics(),
+            clock=lambda: NOW,
+            wake=lambda *key: self.woken.append(key),
+            concurrency=1,
+        )
+
+    async def until(self, stage: SupplyStage, job: SupplyJob = JOB) -> Any:
+        async with asyncio.timeout(5):
+            while self.supplies.state(job).stage is not stage:
+                await asyncio.sleep(0.005)
+        return self.supplies.state(job)
+
+
+async def test_an_image_is_built_signed_and_its_model_woken() -> None:
+    bench = Bench()
+    assert bench.supplies.state(JOB).stage is SupplyStage.MISSING
+    bench.supplies.start(JOB)
+    bench.supplies.start(JOB)
+    bench.builder.finish.set()
+    state = await bench.until(SupplyStage.SIGNED)
+    assert (state.image, bench.builder.builds, bench.signer.signed) == (IMAGE, 1, [IMAGE])
+    assert ("plant-a", "line") in bench.woken
+
+
+async def test_a_failure_says_why_and_when_to_try_again_with_growing_pauses() -> None:
+    bench = Bench()
+    bench.builder.error = SupplyError(SupplyStep.SOURCE, "SourceUnavailable", "no answer")
+    bench.builder.finish.set()
+    pauses = []
+    for _ in range(3):
+        bench.supplies.start(JOB)
+        await asyncio.sleep(0)
+        state = await bench.until(SupplyStage.FAILED)
+        assert (state.step, state.reason, state.message) == (
+            SupplyStep.SOURCE,
+            "SourceUnavailable",
+            "no answer",
+        )
+        assert state.retry_at is not None
+        assert state.needs_person is False
+        pauses.append((state.retry_at - NOW).total_seconds())
+        await asyncio.sleep(0.01)
+    assert pauses == sorted(set(pauses))
+
+
+async def test_a_server_that_asks_for_a_pause_gets_it() -> None:
+    bench = Bench()
+    bench.builder.error = SupplyError(SupplyStep.BUILD, "RegistryUnavailable", "busy", retry_after=120)
+    bench.builder.finish.set()
+    bench.supplies.start(JOB)
+    state = await bench.until(SupplyStage.FAILED)
+    assert (state.retry_at - NOW).total_seconds() >= 120
+
+
+async def test_what_a_person_must_mend_is_marked() -> None:
+    bench = Bench()
+    bench.builder.error = SupplyError(SupplyStep.SIGN, "SigningKeyNotFound", "make one", needs_person=True)
+    bench.builder.finish.set()
+    bench.supplies.start(JOB)
+    assert (await bench.until(SupplyStage.FAILED)).needs_person is True
+
+
+async def test_a_bug_in_the_builder_is_a_failure_too_and_not_the_end() -> None:
+    bench = Bench()
+    bench.builder.error = ZeroDivisionError("oops")
+    bench.builder.finish.set()
+    bench.supplies.start(JOB)
+    assert (await bench.until(SupplyStage.FAILED)).reason == "InternalError"
+
+
+async def test_a_build_that_nobody_wants_any_more_is_cancelled() -> None:
+    bench = Bench()
+    bench.supplies.start(JOB)
+    await bench.until(SupplyStage.RUNNING)
+    while not bench.builder.builds:
+        await asyncio.sleep(0)
+    newer = replace(JOB, model_version="2")
+    bench.supplies.retain("plant-a", "line", (newer,))
+    async with asyncio.timeout(5):
+        while not bench.builder.cancelled:
+            await asyncio.sleep(0.005)
+    assert bench.supplies.state(JOB).stage is SupplyStage.MISSING
+
+
+async def test_no_more_builds_run_at_once_than_allowed() -> None:
+    bench = Bench()
+    jobs = [replace(JOB, model_version=str(number)) for number in range(3)]
+    for job in jobs:
+        bench.supplies.start(job)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert bench.builder.builds == 1
+    bench.builder.finish.set()
+    for job in jobs:
+        await bench.until(SupplyStage.SIGNED, job)
+    assert bench.builder.builds == 3
