@@ -92,9 +92,10 @@ def test_a_pod_that_fetches_is_no_pod_that_answers() -> None:
     simulation.apply(npu_model("v2"))
     simulation.run_until(lambda: bool(prefetching(simulation)))
     (victim,) = prefetching(simulation)
+    simulation.run_until(lambda: any(pod.running and not pod.serves for pod in simulation.cluster.pods))
     simulation.crash(victim)
     assert simulation.serving(victim) == set()
-    simulation.run_for(1)
+    simulation.run_pass()
     assert simulation.status.nodes.ready == 1
     assert simulation.condition("Available").reason == "PodsNotReady"
 
@@ -205,6 +206,13 @@ def test_a_deleted_class_leaves_its_nodes_as_they_are() -> None:
     simulation.touch()
     simulation.run_to_rest()
     assert all_serve(simulation, "v1")
+    simulation.join(make_node("new").offering(NPU_RESOURCE))
+    simulation.run_for(10)
+    assert [count.model_dump() for count in simulation.status.targets] == [
+        {"accelerator": "cpu", "nodes": 1},
+        {"accelerator": "npu", "nodes": 2},
+    ]
+    assert simulation.labels("new") == ("", "")
     assert simulation.condition("Ready").reason == "AcceleratorClassNotFound"
     assert simulation.condition("Stalled").status == "True"
     assert simulation.cluster.gaps == []

@@ -33,7 +33,8 @@ def test_a_revision_is_recorded_before_any_of_its_objects_exists() -> None:
 
 
 def test_a_rollout_whose_revision_is_not_recorded_begins_anew() -> None:
-    simulation = in_the_first_wave()
+    simulation = start(make_model(), fleet(1), has_finalizer=True)
+    simulation.run_pass()
     simulation.status = simulation.status.model_copy(update={"revisions": ()})
     plan = make_plan(simulation.world())
     assert not any(isinstance(action, LabelNode) for action in plan.actions)
