@@ -177,14 +177,17 @@ class KubeApi:
 
 
 @asynccontextmanager
-async def connect() -> AsyncGenerator[KubeApi, None]:
-    """Connect as the pod's service account, or outside a cluster as KUBECONFIG says. Raises NoCluster."""
+async def connect(kubeconfig: str | None = None) -> AsyncGenerator[KubeApi, None]:
+    """Connect as the pod's service account, or outside a cluster as `kubeconfig` or KUBECONFIG says.
+
+    Raises NoCluster.
+    """
     configuration = kubernetes_client.Configuration()
     try:
         kubernetes_config.load_incluster_config(client_configuration=configuration)
     except kubernetes_config.ConfigException:
         try:
-            await kubernetes_config.load_kube_config(client_configuration=configuration)
+            await kubernetes_config.load_kube_config(kubeconfig, client_configuration=configuration)
         except kubernetes_config.ConfigException as error:
             raise NoCluster(f"no cluster to connect to: {error}") from error
     async with kubernetes_client.ApiClient(configuration) as api:

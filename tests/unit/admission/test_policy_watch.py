@@ -35,7 +35,7 @@ async def kube() -> AsyncIterator[tuple[KubeApiServer, KubeApi]]:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition that another task brings about; the test's own limit ends it."""
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - the code under test has no event to wait on
+        while not condition():
             await asyncio.sleep(0.005)
 
 

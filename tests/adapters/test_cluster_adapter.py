@@ -1,0 +1,168 @@
+"""The Lease and the writes to nodes and children, against a real API server."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from cluster.base import Cluster as TestCluster
+from edgemodel_operator.adapters import lease as lease_module
+from edgemodel_operator.adapters.cluster import Cluster
+from edgemodel_operator.adapters.kube import KubeApi, KubeError, connect
+from edgemodel_operator.adapters.lease import Lease, LeaseLost
+from edgemodel_operator.api.names import LABEL_MODEL
+
+pytestmark = pytest.mark.needs("api")
+
+
+@pytest.fixture
+async def kube(edge_cluster: TestCluster) -> AsyncIterator[KubeApi]:
+    async with connect(str(edge_cluster.kubeconfig)) as api:
+        yield api
+
+
+@pytest.fixture
+def namespace(edge_cluster: TestCluster) -> Iterator[str]:
+    name = f"adapter-{secrets.token_hex(4)}"
+    edge_cluster.kubectl("create", "namespace", name)
+    yield name
+    edge_cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+class Clock:
+    """A clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+async def test_one_instance_holds_the_lease_and_the_next_gets_it_when_it_is_given_back(
+    kube: KubeApi, namespace: str
+) -> None:
+    clock = Clock()
+    first = Lease(kube, namespace, "operator", "pod-1", clock)
+    second = Lease(kube, namespace, "operator", "pod-2", clock)
+    await first.acquire()
+    assert await second._attempt() is False
+    assert await first._attempt() is True
+    await first.release()
+    assert await second._attempt() is True
+    assert await first._attempt() is False
+
+
+async def test_a_lease_whose_holder_is_silent_is_taken_over(kube: KubeApi, namespace: str) -> None:
+    clock = Clock()
+    first = Lease(kube, namespace, "operator", "pod-1", clock)
+    second = Lease(kube, namespace, "operator", "pod-2", clock)
+    await first.acquire()
+    clock.now += timedelta(seconds=lease_module.DURATION_SECONDS - 1)
+    assert await second._attempt() is False
+    clock.now += timedelta(seconds=2)
+    assert await second._attempt() is True
+
+
+async def test_an_instance_that_lost_the_lease_stops(
+    kube: KubeApi, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_module, "RENEW_SECONDS", 0.01)
+    clock = Clock()
+    first = Lease(kube, namespace, "operator", "pod-1", clock)
+    await first.acquire()
+    keeping = asyncio.create_task(first.keep())
+    other = Clock()
+    other.now += timedelta(seconds=60)
+    while not await Lease(kube, namespace, "operator", "pod-2", other)._attempt():
+        await asyncio.sleep(0.01)
+    clock.now += timedelta(seconds=lease_module.DURATION_SECONDS)
+    with pytest.raises(LeaseLost):
+        await asyncio.wait_for(keeping, 10)
+
+
+async def test_label_changes_of_one_node_that_come_together_are_one_write(
+    kube: KubeApi, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes, merge = 0, kube.merge
+
+    async def counted(*arguments: Any, **options: Any) -> dict[str, Any]:
+        nonlocal writes
+        writes += 1
+        return await merge(*arguments, **options)
+
+    monkeypatch.setattr(kube, "merge", counted)
+    name = f"node-{namespace}"
+    node: dict[str, Any] = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
+    created = await kube.create("/api/v1/nodes", node)
+    try:
+        cluster = Cluster(kube, namespace, "test")
+        changes = [{f"example.com/{number}": str(number)} for number in range(10)]
+        await asyncio.gather(*(cluster.label_node(name, change) for change in changes))
+        seen = await kube.get(f"/api/v1/nodes/{name}")
+        assert seen is not None
+        assert {key for key in seen["metadata"]["labels"] if key.startswith("example.com/")} == {
+            key for change in changes for key in change
+        }
+        managed = seen["metadata"]["managedFields"]
+        assert [entry["operation"] for entry in managed if entry["manager"] == "edgemodel-operator"] == [
+            "Update"
+        ]
+
+        await cluster.label_node(name, {"example.com/1": None})
+        after = await kube.get(f"/api/v1/nodes/{name}")
+        assert after is not None
+        assert "example.com/1" not in after["metadata"]["labels"]
+        assert after["metadata"]["uid"] == created["metadata"]["uid"]
+    finally:
+        await kube.delete(f"/api/v1/nodes/{name}")
+
+
+async def test_a_label_that_cannot_be_written_is_an_error_for_everybody_who_waits(
+    kube: KubeApi, namespace: str
+) -> None:
+    cluster = Cluster(kube, namespace, "test")
+    results = await asyncio.gather(
+        cluster.label_node("no-such-node", {"example.com/a": "1"}),
+        cluster.label_node("no-such-node", {"example.com/b": "1"}),
+        return_exceptions=True,
+    )
+    assert [type(result) for result in results] == [KubeError, KubeError]
+
+
+async def test_applying_twice_writes_once_and_takes_back_what_others_changed(
+    kube: KubeApi, namespace: str, edge_cluster: TestCluster
+) -> None:
+    cluster = Cluster(kube, namespace, "test")
+    document = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "copy", "namespace": namespace, "labels": {LABEL_MODEL: "abc"}},
+        "data": {"golden.json": "{}"},
+    }
+    await cluster.apply(document)
+    (first,) = await cluster.list_children("ConfigMap", namespace, "abc")
+    await cluster.apply(document)
+    (second,) = await cluster.list_children("ConfigMap", namespace, "abc")
+    assert first["metadata"]["resourceVersion"] == second["metadata"]["resourceVersion"]
+
+    edge_cluster.kubectl(
+        "patch",
+        "configmap",
+        "copy",
+        "--namespace",
+        namespace,
+        "--patch",
+        '{"data":{"golden.json":"changed"}}',
+    )
+    await cluster.apply(document)
+    assert await cluster.get_config_map(namespace, "copy") == {"golden.json": "{}"}
+
+    await cluster.delete("ConfigMap", namespace, "copy")
+    await cluster.delete("ConfigMap", namespace, "copy")
+    assert await cluster.get_config_map(namespace, "copy") is None
