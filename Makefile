@@ -42,7 +42,8 @@ test-fast: sync ## Tests that need no cluster
 .PHONY: test-cluster
 test-cluster: sync ## Tests on a real registry, a real API server and the real cluster
 	$(RUN) python -u -m cluster prepare
-	$(PYTEST) tests/adapters tests/chart tests/cluster_fixture tests/cluster
+	$(PYTEST) tests/cluster_fixture/test_cluster_parts.py tests/cluster_fixture/test_cluster_lifecycle.py
+	$(PYTEST) tests/chart tests/cluster_fixture/test_cluster_live.py tests/adapters tests/cluster
 
 .PHONY: generate
 generate: sync ## Write the generated files

@@ -22,6 +22,7 @@ from cluster.namespaces import CONTROL_PLANE, holder
 from cluster.places import CHECKOUT, LOGS, RUN, STATE
 from cluster.processes import Unit, pid_of
 from cluster.progress import Progress
+from cluster.pytest_plugin import required
 
 QUIET = Progress(quiet=True)
 SYSCTLS = ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops")
@@ -55,7 +56,10 @@ def untouched() -> Iterator[dict[str, object]]:
     if reason:
         pytest.skip(f"no local cluster here: {reason}")
     if local.status().owner is not None:
-        pytest.skip("a local cluster is up, and these tests would take it down")
+        why = "a local cluster is up, and these tests would take it down"
+        if required():
+            pytest.fail(f"EDGE_REQUIRE is set, but {why}", pytrace=False)
+        pytest.skip(why)
     local.down(QUIET)
     yield machine()
     local.down(QUIET)
