@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from support.builders import NPU_RESOURCE, make_class, make_model
-from support.simulator import Simulation, fleet, installed, model_labels, start
+from support.builders import NPU_RESOURCE, fleet, make_class, make_model
+from support.simulator import Simulation, installed, model_labels, start
 
 
 def updating(sharing: str) -> Simulation:
@@ -19,7 +19,7 @@ def updating(sharing: str) -> Simulation:
 
 def require_nothing_left(simulation: Simulation) -> None:
     assert simulation.gone
-    assert model_labels(simulation) == {}
+    assert model_labels(simulation) == []
     assert simulation.cluster.daemon_sets() == {}
     simulation.restore(*simulation.cluster.nodes)
     simulation.cluster.settle()

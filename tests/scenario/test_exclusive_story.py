@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from edgemodel_operator.api.names import ROLE_PREFETCH
-from support.builders import NPU_RESOURCE, ModelBuilder, NodeBuilder, make_class, make_model, make_node
-from support.simulator import NEVER_READY, PULL_FAILS, Simulation, fleet, installed
+from support.builders import NPU_RESOURCE, ModelBuilder, NodeBuilder, fleet, make_class, make_model, make_node
+from support.simulated_cluster import NEVER_READY, PULL_FAILS
+from support.simulator import Simulation, installed
 
 
 def npu_model(version: str) -> ModelBuilder:

@@ -4,18 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from support.builders import ModelBuilder, make_model, make_node
-from support.simulator import (
-    KILLS_NODE,
-    NEVER_READY,
-    RESTARTS,
-    SILENT,
-    Simulation,
-    fleet,
-    installed,
-    model_labels,
-    start,
-)
+from support.builders import ModelBuilder, fleet, make_model, make_node
+from support.simulated_cluster import KILLS_NODE, NEVER_READY, RESTARTS, SILENT
+from support.simulator import Simulation, installed, model_labels, start
 
 
 def three_waves(version: str) -> ModelBuilder:
@@ -151,7 +142,7 @@ def test_first_install_that_fails_leaves_nothing_behind() -> None:
     simulation = start(three_waves("v1"), fleet(3))
     simulation.cluster.behavior["v1"] = "LoadFailed"
     simulation.run_to_rest()
-    assert model_labels(simulation) == {}
+    assert model_labels(simulation) == []
     assert simulation.cluster.pods == []
     assert simulation.condition("Stalled").reason == "RevisionQuarantined"
     assert simulation.status.nodes.updated == 0

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from edgemodel_operator.core.world import GoldenSample, Supply, SupplyStage, SupplyStep, Trust, Verdict
-from support.builders import ModelBuilder, make_model, make_node
-from support.simulator import Simulation, fleet, installed, model_labels, start
+from support.builders import ModelBuilder, fleet, make_model, make_node
+from support.simulator import Simulation, installed, model_labels, start
 
 CPU_VARIANT = "onnxruntime-cpu"
 
@@ -26,7 +26,7 @@ def test_images_are_made_before_anything_runs() -> None:
     simulation.supplies["v1", CPU_VARIANT] = Supply(SupplyStage.MISSING)
     simulation.run_for(60)
     assert simulation.supplies["v1", CPU_VARIANT].stage is SupplyStage.RUNNING
-    assert model_labels(simulation) == {}
+    assert model_labels(simulation) == []
     assert simulation.condition("SourceResolved").reason == "Fetching"
     assert simulation.condition("Progressing").status == "True"
     assert simulation.condition("Built").status == "Unknown"
@@ -87,7 +87,7 @@ def test_an_image_under_verification_is_waited_for() -> None:
     simulation = start(simple("v1"), fleet(1))
     simulation.verdicts["v1"] = Verdict(Trust.UNKNOWN, "RegistryUnavailable", "the registry does not answer")
     simulation.run_for(100)
-    assert model_labels(simulation) == {}
+    assert model_labels(simulation) == []
     assert simulation.condition("Trusted").reason == "RegistryUnavailable"
     assert simulation.condition("Stalled").status == "False"
 
@@ -97,7 +97,7 @@ def test_a_class_that_does_not_exist_is_named() -> None:
     simulation.run_to_rest()
     assert simulation.condition("Ready").reason == "AcceleratorClassNotFound"
     assert "tpu" in simulation.condition("Ready").message
-    assert model_labels(simulation) == {}
+    assert model_labels(simulation) == []
 
 
 def test_no_node_matches() -> None:
@@ -116,7 +116,7 @@ def test_nodes_that_cannot_run_the_model_say_why(label: str, want_reason: str) -
     simulation.run_to_rest()
     assert simulation.condition("Placed").reason == want_reason
     assert simulation.node_states() == {"odd": "Pending"}
-    assert model_labels(simulation) == {}
+    assert model_labels(simulation) == []
 
 
 def test_a_changed_golden_sample_is_a_new_revision_with_its_own_copy() -> None:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from edgemodel_operator.core.plan import make_plan
-from support.builders import NPU_RESOURCE, make_class, make_model
-from support.simulator import NEVER_READY, Simulation, fleet, installed, start
+from support.builders import NPU_RESOURCE, fleet, make_class, make_model
+from support.simulated_cluster import NEVER_READY
+from support.simulator import Simulation, installed, start
 
 End = tuple[object, ...]
 

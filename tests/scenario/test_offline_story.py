@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from support.builders import ModelBuilder, make_model
-from support.simulator import Simulation, fleet, installed, start
+from support.builders import ModelBuilder, fleet, make_model
+from support.simulator import Simulation, installed, start
 
 
 def three_waves(version: str) -> ModelBuilder:

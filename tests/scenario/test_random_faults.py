@@ -12,7 +12,8 @@ from typing_extensions import override
 
 from edgemodel_operator.api.conditions import Condition
 from support.builders import NPU_RESOURCE, ModelBuilder, NodeBuilder, make_class, make_model, make_node
-from support.simulator import GOOD, KILLS_NODE, NEVER_READY, RESTARTS, Simulation, installed
+from support.simulated_cluster import GOOD, KILLS_NODE, NEVER_READY, RESTARTS
+from support.simulator import Simulation, installed
 
 BEHAVIORS = (GOOD, GOOD, "GoldenMismatch", "LoadFailed", NEVER_READY, RESTARTS, KILLS_NODE)
 NODES = tuple(f"edge-{number}" for number in range(1, 6))

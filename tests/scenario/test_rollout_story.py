@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from support.builders import ModelBuilder, make_model, make_node
-from support.simulator import Simulation, fleet, installed, start
+from support.builders import ModelBuilder, fleet, make_model, make_node
+from support.simulator import Simulation, installed, start
 
 
 def three_waves(version: str) -> ModelBuilder:

@@ -131,6 +131,11 @@ def make_node(name: str) -> NodeBuilder:
     return NodeBuilder(name)
 
 
+def fleet(count: int) -> list[NodeBuilder]:
+    """Make nodes `edge-1` … `edge-<count>`."""
+    return [make_node(f"edge-{number}") for number in range(1, count + 1)]
+
+
 NPU_RESOURCE = "vendor.example/npu"
 
 

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from edgemodel_operator.api.edgemodel_status import Revision, RevisionTarget
 from edgemodel_operator.api.names import ROLE_PREFETCH, ROLE_SERVE, assignment_value, short
 from edgemodel_operator.core.chain import known_classes
+from edgemodel_operator.core.member import Fallback, Member
 from edgemodel_operator.core.placement import Placed, Rejected, Rung, place, rung_of
-from edgemodel_operator.core.rollout import Fallback, Member
 from edgemodel_operator.core.trial import Evidence, Judgement, Result, TrialRules, judge
 from edgemodel_operator.core.world import Answer, Node, Pod, World
 

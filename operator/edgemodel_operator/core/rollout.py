@@ -21,86 +21,22 @@ from enum import StrEnum
 from math import ceil
 
 from edgemodel_operator.api.edgemodel import OnFailure, Rollout, Wave
-from edgemodel_operator.api.edgemodel_status import FailedNode, NodeState, Quarantine, RolloutStatus
-from edgemodel_operator.core.trial import Judgement, Result
+from edgemodel_operator.api.edgemodel_status import FailedNode, Quarantine, RolloutStatus
+from edgemodel_operator.core.member import (
+    Assignment,
+    Member,
+    MemberState,
+    begun,
+    kept,
+    moved,
+    restored,
+    reverted,
+    state_of,
+)
+from edgemodel_operator.core.trial import Result
 
 TOUCH_WINDOW = timedelta(seconds=20)
 """How old the stored time of the last touch may be when nodes are touched: less than any deadline (30 s)."""
-
-
-@dataclass(frozen=True)
-class Fallback:
-    """What the last known good revision gives a node."""
-
-    value: str = ""
-    """Its assignment; empty if there is none."""
-    exclusive: bool = False
-    answers: bool = False
-    """Whether its pod is ready on the node."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """One matching node as the rollout of one revision sees it."""
-
-    name: str
-    uid: str
-    ready: bool
-    value: str
-    """The assignment that the revision gives this node."""
-    fallback: Fallback
-    exclusive: bool
-    active: str
-    next: str
-    judgement: Judgement
-    """How the trial of `value` stands here."""
-    prefetched: bool = False
-    """Whether the image of an exclusive target is on the node."""
-    answers: bool = False
-    """Whether a pod of what serves here is ready."""
-    runs: bool = False
-    """Whether a pod of what serves here runs: it may answer, though its readiness is not reported now."""
-    condemned: bool = False
-    """Whether what serves here belongs to a quarantined revision."""
-
-    @property
-    def serving(self) -> str:
-        """The assignment that serves here: the active one, or a first trial."""
-        return self.active or self.next
-
-    @property
-    def updated(self) -> bool:
-        """Whether the revision passed here."""
-        return bool(self.value) and self.active == self.value and not self.next
-
-    @property
-    def on_trial(self) -> bool:
-        """Whether the revision is under trial here."""
-        return bool(self.value) and self.next == self.value
-
-    @property
-    def touched(self) -> bool:
-        """Whether the revision has been given to this node."""
-        return self.updated or self.on_trial
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """The labels that a node shall have; empty means no label."""
-
-    node: str
-    active: str
-    next: str
-
-
-@dataclass(frozen=True)
-class MemberState:
-    """How a matching node stands, and why."""
-
-    node: str
-    state: NodeState
-    reason: str = ""
-    message: str = ""
 
 
 class Mode(StrEnum):
@@ -170,7 +106,7 @@ def _begin(revision: str, members: Sequence[Member], policy: Policy, now: dateti
     status = RolloutStatus(
         revision=revision, wave=0, waves=len(_all_waves(policy)), started_at=_text(now), touched_at=_text(now)
     )
-    return RolloutPlan((), tuple(_state(member, ()) for member in members), status, look_again_at=now)
+    return RolloutPlan((), tuple(state_of(member, ()) for member in members), status, look_again_at=now)
 
 
 # --- waves -----------------------------------------------------------------------------------------------
@@ -179,7 +115,7 @@ def _begin(revision: str, members: Sequence[Member], policy: Policy, now: dateti
 def _waves(members: Sequence[Member], status: RolloutStatus, policy: Policy, now: datetime) -> RolloutPlan:
     failures = _new_failures(members, status)
     status = status.model_copy(update={"failed": (*status.failed, *failures)[:100]})
-    states = tuple(_state(member, status.failed) for member in members)
+    states = tuple(state_of(member, status.failed) for member in members)
     if _is_over(members, status, policy):
         return _stop(members, status, policy, states, now)
     if failures:
@@ -269,13 +205,13 @@ def _wave_step(
     changes = []
     for member in members:
         if member.name in failed:
-            wanted = _reverted(member) if member.on_trial else _kept(member)
+            wanted = reverted(member) if member.on_trial else kept(member)
         elif member.touched:
-            wanted = _moved(member)
+            wanted = moved(member)
         elif member.name in chosen:
-            wanted = _touched(member)
+            wanted = begun(member)
         else:
-            wanted = _kept(member)
+            wanted = kept(member)
         if wanted != (member.active, member.next):
             changes.append(Assignment(member.name, *wanted))
     return tuple(changes)
@@ -346,14 +282,14 @@ def _steady(
     changes = []
     for member in members:
         if member.touched:
-            wanted = _reverted(member) if member.on_trial and member.name in failed else _moved(member)
+            wanted = reverted(member) if member.on_trial and member.name in failed else moved(member)
         elif member in late and announced:
-            wanted = _touched(member)
+            wanted = begun(member)
         else:
             continue
         if wanted != (member.active, member.next):
             changes.append(Assignment(member.name, *wanted))
-    states = tuple(_state(member, status.failed if status is not None else ()) for member in members)
+    states = tuple(state_of(member, status.failed if status is not None else ()) for member in members)
     if status is not None and late:
         status = status.model_copy(update={"touched_at": _text(now)})
     times = [*_looks(members), now if late and not announced else None]
@@ -367,92 +303,12 @@ def _roll_back(members: Sequence[Member], status: RolloutStatus | None) -> Rollo
     come back to what is good.
     """
     changes = [
-        Assignment(member.name, *_restored(member))
+        Assignment(member.name, *restored(member))
         for member in members
-        if _restored(member) != (member.active, member.next)
+        if restored(member) != (member.active, member.next)
     ]
-    states = tuple(_state(member, ()) for member in members)
+    states = tuple(state_of(member, ()) for member in members)
     return RolloutPlan(tuple(changes), states, status, look_again_at=_earliest(_looks(members)))
-
-
-# --- one node --------------------------------------------------------------------------------------------
-
-
-def _touched(member: Member) -> tuple[str, str]:
-    """Put the revision beside what the node has; a first trial that it supersedes goes on if it answers."""
-    has = member.active or (member.next if member.runs else "")
-    if member.exclusive and not has:
-        return member.value, member.value
-    return has, member.value
-
-
-def _moved(member: Member) -> tuple[str, str]:
-    """Move a touched node on: fetched → cut over, passed → settled, offline before it was reached → back."""
-    if not member.on_trial:
-        return member.active, member.next
-    if member.judgement.result is Result.DEFERRED:
-        return _reverted(member)
-    if member.exclusive and member.active != member.value:
-        return (member.value, member.value) if member.prefetched else (member.active, member.next)
-    if member.judgement.result is Result.PASSED:
-        return member.value, ""
-    return member.active, member.next
-
-
-def _reverted(member: Member) -> tuple[str, str]:
-    """Give what the node had before the trial."""
-    if member.active not in ("", member.value):
-        return member.active, ""
-    return (member.fallback.value if member.fallback.value != member.value else ""), ""
-
-
-def _kept(member: Member) -> tuple[str, str]:
-    """Give what an untouched node has until its wave: no superseded trial, and nothing that failed.
-
-    A superseded trial that is all the node has goes on serving if it answers; else the node gets what is
-    good.
-    """
-    if member.condemned or not member.serving:
-        return _restored(member)
-    is_alone = member.active in ("", member.next)
-    if not is_alone or member.answers or (member.runs and not member.fallback.value):
-        return member.serving, ""
-    return _restored(member)
-
-
-def _restored(member: Member) -> tuple[str, str]:
-    """Bring a node to the last known good revision; without one it has nothing.
-
-    A node that has a pod of it keeps it. Others get it beside what runs now where both fit, so that
-    somebody answers all the time, and instead of it where they do not.
-    """
-    good = member.fallback
-    beside = member.runs and not good.answers and not good.exclusive
-    if good.value and beside and member.serving != good.value:
-        return member.serving, good.value
-    return good.value, ""
-
-
-def _state(member: Member, failed: Sequence[FailedNode]) -> MemberState:
-    if not member.value:
-        return MemberState(member.name, NodeState.PENDING, "NothingPassed", "no revision has passed yet")
-    failure = next((node for node in failed if node.name == member.name), None)
-    if failure is not None and not member.updated:
-        return MemberState(member.name, NodeState.FAILED, failure.reason, failure.message)
-    if member.updated:
-        return MemberState(member.name, NodeState.UPDATED)
-    judgement = member.judgement
-    if member.on_trial and judgement.result is Result.FAILED:
-        return MemberState(member.name, NodeState.FAILED, judgement.reason, judgement.message)
-    if member.on_trial and judgement.result is not Result.DEFERRED:
-        if member.exclusive and member.active != member.value:
-            return MemberState(member.name, NodeState.TRIAL, "Prefetching", "the image is being fetched")
-        return MemberState(member.name, NodeState.TRIAL, judgement.reason, judgement.message)
-    if not member.ready:
-        return MemberState(
-            member.name, NodeState.DEFERRED, "Offline", "offline; it is updated when it returns"
-        )
-    return MemberState(member.name, NodeState.PENDING, "WaitingForWave", "its wave has not come")
 
 
 # --- times -----------------------------------------------------------------------------------------------

@@ -20,7 +20,8 @@ from edgemodel_operator.api.edgemodel_status import (
 from edgemodel_operator.api.names import ROLE_SERVE
 from edgemodel_operator.core.chain import Chain
 from edgemodel_operator.core.fleet import Fleet
-from edgemodel_operator.core.rollout import MemberState, RolloutPlan
+from edgemodel_operator.core.member import MemberState
+from edgemodel_operator.core.rollout import RolloutPlan
 from edgemodel_operator.core.world import World
 
 MAX_REPORTS = 20

@@ -18,8 +18,8 @@ from edgemodel_operator.api.edgemodel import EdgeModel
 from edgemodel_operator.api.edgemodel_status import EdgeModelStatus
 from edgemodel_operator.api.trustpolicy import TrustPolicy
 from edgemodel_operator.generate import ROOT, generated_files
-from support.builders import make_model
-from support.simulator import fleet, installed
+from support.builders import fleet, make_model
+from support.simulator import installed
 
 Json = dict[str, Any]
 

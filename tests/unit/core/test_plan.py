@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgemodel_operator.core.plan import Apply, LabelNode, SetFinalizer, make_plan
-from support.builders import NPU_RESOURCE, make_class, make_model
-from support.simulator import Simulation, fleet, installed, start
+from support.builders import NPU_RESOURCE, fleet, make_class, make_model
+from support.simulator import Simulation, installed, start
 
 
 def in_the_first_wave() -> Simulation:

@@ -9,9 +9,8 @@ import pytest
 
 from edgemodel_operator.api.edgemodel import Wave
 from edgemodel_operator.api.edgemodel_status import FailedNode, RolloutStatus
+from edgemodel_operator.core.member import Fallback, Member
 from edgemodel_operator.core.rollout import (
-    Fallback,
-    Member,
     Mode,
     Policy,
     RolloutPlan,
