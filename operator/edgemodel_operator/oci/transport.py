@@ -277,7 +277,7 @@ def _retry_after(response: aiohttp.ClientResponse) -> float | None:
 
 def _label(request: Request) -> str:
     # The query may hold upload state or signatures of storage back ends: leave it out.
-    return f"{request.method} {request.url.host}{request.url.path}"
+    return f"{request.method} {request.url.host_port_subcomponent}{request.url.path}"
 
 
 def _connection_failure(request: Request, error: Exception) -> RegistryError:
