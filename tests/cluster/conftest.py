@@ -23,7 +23,8 @@ def story(edge_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> St
     site = Site(
         edge_cluster,
         build_images(edge_cluster),
-        sources={"timeoutSeconds": 20, "maxBytes": 64 * 1024**2},
+        sources={"timeoutSeconds": 10, "maxBytes": 64 * 1024**2},
+        operator={"nodeSelector": {"kubernetes.io/arch": "amd64"}, "maxConcurrentBuilds": 4},
         registries={"plainHttp": [edge_cluster.registry, REFUSING_REGISTRY]},
     )
     story = Story(site, Report(STEPS), tmp_path_factory.mktemp("models"))
