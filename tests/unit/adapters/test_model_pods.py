@@ -28,6 +28,7 @@ class FakePod:
     health: tuple[int, dict[str, Any]] = (200, {"ready": True, "provider": "CPUExecutionProvider"})
     outputs: list[dict[str, Any]] = field(default_factory=lambda: [OUTPUT])
     asked: int = 0
+    busy: bool = False
     port: int = 0
 
     async def answer_health(self, _: web.Request) -> web.Response:
@@ -35,6 +36,8 @@ class FakePod:
 
     async def answer_inference(self, request: web.Request) -> web.Response:
         self.asked += 1
+        if self.busy:
+            return web.json_response({"error": "the queue is full"}, status=503)
         assert (await request.json())["inputs"][0]["data"] == [1.0]
         return web.json_response({"outputs": self.outputs})
 
@@ -121,3 +124,11 @@ async def test_silence_is_an_answer(pod: FakePod, pods: ModelPods) -> None:
     answer = await pods.ask(question(1))
     assert (answer.reachable, answer.ready) == (False, False)
     assert "cannot be asked" in answer.message
+
+
+async def test_a_busy_pod_is_no_data_and_not_a_wrong_answer(pod: FakePod, pods: ModelPods) -> None:
+    pod.busy = True
+    answer = await pods.ask(question(pod.port))
+    assert (answer.reachable, answer.ready, answer.reason) == (False, False, "")
+    pod.busy = False
+    assert (await pods.ask(question(pod.port))).ready is True
