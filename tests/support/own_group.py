@@ -56,7 +56,7 @@ def serving_own_group(cluster: Cluster) -> Iterator[Cluster]:
         yield cluster
     finally:
         cluster.kubectl("delete", "--ignore-not-found", "--wait", *names)
-        cluster.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+        cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
 
 
 def _in_own_group(definition: Json) -> Json:
