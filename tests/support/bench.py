@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.base import Cluster
@@ -33,8 +33,8 @@ class Bench:
     node: str
     run: str
     """A word of this run's own: repositories named after it hold nothing of earlier ones."""
-    starts: int = 0
-    """How often the operator had been started in its pod before anything was applied here."""
+    first_operator: Json = field(default_factory=dict)
+    """The operator's pod before anything was applied here."""
 
     @property
     def cluster(self) -> Cluster:
@@ -106,8 +106,13 @@ class Bench:
         return max(pods, key=lambda pod: pod["metadata"]["creationTimestamp"])
 
     def operator_starts(self) -> int:
-        """Count how often the operator was started in its pod."""
-        return 1 + int(self.operator()["status"]["containerStatuses"][0]["restartCount"])
+        """Count how often the operator was started since this bench was set up, from outside or by itself."""
+        pod = self.operator()
+        restarts = int(pod["status"]["containerStatuses"][0]["restartCount"])
+        before = self.first_operator
+        if pod["metadata"]["uid"] != before["metadata"]["uid"]:
+            return 1 + restarts
+        return restarts - int(before["status"]["containerStatuses"][0]["restartCount"])
 
     def repository(self, name: str) -> str:
         """Give the repository of a model in the plant's registry."""
