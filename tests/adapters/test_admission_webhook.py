@@ -171,7 +171,7 @@ async def put_policy(program: Program, document: dict[str, Any]) -> None:
     await program.kube.put(f"{POLICIES_PATH}/{document['metadata']['name']}", document)
     count = sum(path.startswith(f"{POLICIES_PATH}/") for path in program.kube.objects)
     async with asyncio.timeout(20):
-        while await program.metric("edgemodel_admission_policies") != count:  # noqa: ASYNC110 - a scrape
+        while await program.metric("edgemodel_admission_policies") != count:
             await asyncio.sleep(0.01)
 
 
@@ -257,7 +257,7 @@ async def test_a_key_may_be_in_a_secret_and_without_it_nothing_is_certain(
     await program.kube.delete(f"{POLICIES_PATH}/plant")
     await put_policy(program, policy("plant-2", f"{registry.host}/secret/*", secret="second-key"))
     async with asyncio.timeout(20):
-        while not (await program.ask(str(image))).allowed:  # noqa: ASYNC110 - until the deletion was seen
+        while not (await program.ask(str(image))).allowed:
             await asyncio.sleep(0.01)
 
 
@@ -362,7 +362,7 @@ async def test_asked_to_stop_the_program_says_so_answers_on_and_ends(
         await put_policy(program, policy("plant", f"{registry.host}/stop/*", key))
         program.stop.set()
         async with asyncio.timeout(2):
-            while (await program.probe("/readyz"))[0] == 200:  # noqa: ASYNC110 - a probe is a poll
+            while (await program.probe("/readyz"))[0] == 200:
                 await asyncio.sleep(0.01)
         assert (await program.probe("/healthz"))[0] == 200
         status, headers, body = await program.post(json.dumps(review([str(image)])).encode())
@@ -384,7 +384,7 @@ async def test_before_the_policies_are_read_the_program_is_not_ready_and_denies(
         task = asyncio.create_task(serve(settings, api, stop, drain_seconds=0))
         program = Program(server, admission.port, settings.metrics_port, stop, task)
         async with asyncio.timeout(20):
-            while "caBundle" not in server.objects[WEBHOOK]["webhooks"][0]["clientConfig"]:  # noqa: ASYNC110
+            while "caBundle" not in server.objects[WEBHOOK]["webhooks"][0]["clientConfig"]:
                 await asyncio.sleep(0.01)
         try:
             async with asyncio.timeout(20):

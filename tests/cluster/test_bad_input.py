@@ -118,7 +118,7 @@ CASES = {
     "bad-golden": Case(
         {"golden": "not-json"},
         "SourceResolved",
-        "GoldenSampleNotFound",
+        "GoldenSampleInvalid",
         (f"ConfigMap {NAMESPACE}/not-json", "not JSON"),
         person=True,
     ),

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
+
+from pydantic import ValidationError
 
 from edgemodel_operator.adapters.kube import KubeApi, KubeError
 from edgemodel_operator.api.acceleratorclass import AcceleratorClassSpec
@@ -21,6 +24,8 @@ from edgemodel_operator.api.names import (
     VERSION,
 )
 from edgemodel_operator.core.trust import AnyPolicy, parse_policy
+
+log = logging.getLogger(__name__)
 
 Raw = dict[str, Any]
 
@@ -70,12 +75,15 @@ class Cluster:
         return (await self._kube.list(path, labels=f"{LABEL_MODEL}={model_key}")).items
 
     async def list_classes(self) -> dict[str, AcceleratorClassSpec]:
-        """Read all AcceleratorClasses."""
-        listing = await self._kube.list(f"{MODELS}/acceleratorclasses")
-        return {
-            item["metadata"]["name"]: AcceleratorClassSpec.model_validate(item["spec"])
-            for item in listing.items
-        }
+        """Read all AcceleratorClasses; one that cannot be understood must not stop the models of the others."""
+        classes = {}
+        for item in (await self._kube.list(f"{MODELS}/acceleratorclasses")).items:
+            name = item["metadata"]["name"]
+            try:
+                classes[name] = AcceleratorClassSpec.model_validate(item.get("spec"))
+            except ValidationError as error:
+                log.warning("AcceleratorClass %s is left out: %s", name, error)
+        return classes
 
     async def list_policies(self) -> tuple[AnyPolicy, ...]:
         """Read all TrustPolicies."""

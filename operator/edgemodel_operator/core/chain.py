@@ -114,7 +114,7 @@ def _missing_input(world: World) -> Hold | None:
     if world.golden.problem:
         return Hold(
             ConditionType.SOURCE_RESOLVED,
-            "GoldenSampleNotFound",
+            world.golden.reason,
             world.golden.problem,
             stalled=True,
             retry_at=world.now + PERSON_RECHECK,

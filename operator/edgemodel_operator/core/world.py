@@ -173,6 +173,8 @@ class GoldenSample:
     text: str = ""
     problem: str = ""
     """Why there is none though the spec names one: a sentence."""
+    reason: str = "GoldenSampleNotFound"
+    """The same as one CamelCase word."""
 
 
 @dataclass(frozen=True)

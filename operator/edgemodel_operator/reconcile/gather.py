@@ -31,6 +31,7 @@ from edgemodel_operator.reconcile.ports import Ports
 from edgemodel_operator.reconcile.supplies import Supplies
 
 GOLDEN_KEY = "golden.json"
+INVALID = "GoldenSampleInvalid"
 
 
 async def gather(model: Model, ports: Ports, supplies: Supplies) -> World:
@@ -76,11 +77,12 @@ async def _golden(model: Model, ports: Ports) -> GoldenSample:
         return GoldenSample(problem=f"{where} with the golden sample does not exist: create it")
     text = data.get(GOLDEN_KEY, "")
     if not text or len(text) > MAX_BYTES:
-        return GoldenSample(problem=f"{where} must have a key {GOLDEN_KEY} of at most {MAX_BYTES} bytes")
+        problem = f"{where} must have a key {GOLDEN_KEY} of at most {MAX_BYTES} bytes"
+        return GoldenSample(problem=problem, reason=INVALID)
     try:
         parse_sample(text)
     except InvalidGolden as error:
-        return GoldenSample(problem=f"{where}: {error}")
+        return GoldenSample(problem=f"{where}: {error}", reason=INVALID)
     return GoldenSample(text=text)
 
 
