@@ -75,7 +75,7 @@ class Cluster:
         return (await self._kube.list(path, labels=f"{LABEL_MODEL}={model_key}")).items
 
     async def list_classes(self) -> dict[str, AcceleratorClassSpec]:
-        """Read all AcceleratorClasses; one that cannot be understood does not stop the models of the others."""
+        """Read all AcceleratorClasses; one that cannot be understood is left out, and others go on."""
         classes = {}
         for item in (await self._kube.list(f"{MODELS}/acceleratorclasses")).items:
             name = item["metadata"]["name"]
