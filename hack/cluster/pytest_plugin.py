@@ -6,6 +6,7 @@ Load it in the top-level conftest: `pytest_plugins = ["cluster.pytest_plugin"]`.
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 
 import pytest
 
@@ -60,6 +61,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             f"EDGE_REQUIRE names {', '.join(sorted(missing & required()))}, but {where}", pytrace=False
         )
     pytest.skip(f"needs {', '.join(sorted(missing))}: {where}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where EDGE_REQUIRE says that every level must run, a test that skips itself has failed."""
+    report = yield
+    if report.skipped and required() and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"EDGE_REQUIRE is set, but the test was skipped: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(scope="session")

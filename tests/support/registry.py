@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+import pytest
 from aiohttp import web
 
 _CONFIG = """\
@@ -69,13 +70,11 @@ def start_registry(
 
     `tls` are the files of its certificate and key; without it the registry speaks plain HTTP.
 
-    Raises RuntimeError with a sentence when the program is not installed or does not start.
+    Skips the test where the program is not installed; raises RuntimeError when it does not start.
     """
     program = shutil.which("docker-registry")
     if program is None:
-        raise RuntimeError(
-            "docker-registry is not installed: run `make tools` (Debian package docker-registry)."
-        )
+        pytest.skip("docker-registry is not installed: `apt-get install docker-registry` as root")
     host = f"{address}:{port or free_port(address)}"
     storage, config, log = folder / "storage", folder / "registry.yaml", folder / "registry.log"
     storage.mkdir(parents=True, exist_ok=True)
