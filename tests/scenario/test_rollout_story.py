@@ -194,3 +194,19 @@ def test_reports_say_where_every_node_stands() -> None:
     assert sorted(simulation.node_states().values()) == ["Pending", "Pending", "Trial"]
     counts = simulation.status.nodes
     assert (counts.total, counts.ready, counts.trial, counts.pending) == (3, 3, 1, 2)
+
+
+def test_a_node_that_stops_answering_in_the_soak_holds_the_wave() -> None:
+    simulation = installed(three_waves("v1"), fleet(4))
+    simulation.apply(three_waves("v2").with_waves(1, "100%", soak=60))
+    simulation.run_until(simulation.wave_completed)
+    (updated,) = [name for name in simulation.cluster.nodes if simulation.serving(name) == {"v2"}]
+    simulation.crash(updated)
+    simulation.run_for(600)
+    assert simulation.wave() == 0
+    assert not simulation.on_trial()
+
+    simulation.power_cycle(updated)
+    simulation.run_to_rest()
+    assert all_serve(simulation, "v2")
+    assert simulation.condition("Ready").reason == "AllNodesUpdated"

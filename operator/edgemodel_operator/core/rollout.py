@@ -239,7 +239,10 @@ def _quota(status: RolloutStatus, policy: Policy, total: int) -> int:
 def _advance(
     members: Sequence[Member], status: RolloutStatus, policy: Policy, now: datetime
 ) -> RolloutStatus:
-    """Close the wave when its last node passed, open the next when the soak is over."""
+    """Close the wave when its last node passed, open the next when the soak is over.
+
+    The soak watches: when a node that passed does not answer any more, it starts again once that node does.
+    """
     failed = {node.name for node in status.failed}
     settled = all(not member.on_trial or member.name in failed for member in members)
     touched = sum(1 for member in members if member.touched and member.name not in failed)
@@ -247,6 +250,8 @@ def _advance(
     proven = any(member.updated for member in members)
     if policy.paused or not (settled and filled and proven):
         return status
+    if any(member.updated and member.ready and not member.answers for member in members):
+        return status.model_copy(update={"wave_completed_at": ""})
     if not status.wave_completed_at:
         status = status.model_copy(update={"wave_completed_at": _text(now)})
     ends = _soak_end(status, policy)

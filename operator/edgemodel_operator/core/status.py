@@ -201,7 +201,7 @@ def _rolling(world: World, rollout: RolloutStatus, counts: NodeCounts) -> Findin
         TRUE,
         "RollingOut",
         f"wave {rollout.wave + 1} of {rollout.waves}: {counts.updated} of {counts.total} nodes updated, "
-        f"{counts.trial} on trial, {counts.deferred} deferred",
+        f"{counts.trial} on trial, {counts.deferred} deferred; {counts.ready} answer",
     )
 
 

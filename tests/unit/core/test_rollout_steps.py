@@ -215,6 +215,16 @@ def test_touching_a_node_begins_the_soak_anew() -> None:
     assert plan.status.wave_completed_at == ""
 
 
+def test_a_soak_begins_anew_when_a_node_that_passed_is_silent_and_not_when_it_is_offline() -> None:
+    soaking = STATUS.model_copy(update={"wave_completed_at": NOW.isoformat()})
+    silent = step(member(NEW, answers=False), status=soaking)
+    assert silent.status is not None
+    assert (silent.status.wave, silent.status.wave_completed_at) == (STATUS.wave, "")
+    offline = step(member(NEW), member(NEW, name="edge-2", answers=False, ready=False), status=soaking)
+    assert offline.status is not None
+    assert offline.status != silent.status
+
+
 def test_a_paused_rollout_neither_touches_nor_advances() -> None:
     paused = replace(POLICY, paused=True)
     first = STATUS.model_copy(update={"wave": 0})
