@@ -161,6 +161,19 @@ def test_a_golden_sample_that_is_gone_keeps_what_runs() -> None:
     assert simulation.condition("Stalled").status == "True"
 
 
+def test_the_service_of_somebody_else_is_left_alone() -> None:
+    simulation = start(simple("v1"), fleet(2))
+    simulation.name_is_taken = True
+    simulation.run_for(100)
+    assert simulation.condition("Ready").reason == "ServiceNameTaken"
+    assert simulation.condition("Stalled").status == "True"
+    assert "Service" not in {kind for kind, _ in simulation.cluster.objects}
+
+    simulation.name_is_taken = False
+    simulation.run_to_rest()
+    assert all_serve(simulation, "v1")
+
+
 def test_a_platform_that_the_next_image_has_not_is_no_reason_to_stop_what_runs_now() -> None:
     nodes = [make_node("edge-1"), make_node("edge-2").arm64()]
     simulation = installed(simple("v1"), nodes)

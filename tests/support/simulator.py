@@ -66,6 +66,7 @@ class Simulation:
     runtimes: dict[str, str] = field(default_factory=dict)
     platforms: tuple[str, ...] = ("linux/amd64", "linux/arm64")
     golden: GoldenSample = field(default_factory=GoldenSample)
+    name_is_taken: bool = False
     supplies: dict[tuple[str, str], Supply] = field(default_factory=dict)
     """(version, variant) → its supply, where the image is not simply there."""
     verdicts: dict[str, Verdict] = field(default_factory=dict)
@@ -245,6 +246,7 @@ class Simulation:
                 if supply.image
             },
             golden=self.golden if self.spec.health.golden else GoldenSample(),
+            name_is_taken=self.name_is_taken,
         )
 
     def _supply(self, version: str, variant: str) -> Supply:

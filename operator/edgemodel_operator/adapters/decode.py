@@ -10,6 +10,7 @@ from edgemodel_operator.api.edgemodel import EdgeModelSpec
 from edgemodel_operator.api.edgemodel_status import EdgeModelStatus
 from edgemodel_operator.api.names import (
     FINALIZER,
+    LABEL_MODEL,
     LABEL_REVISION,
     LABEL_ROLE,
     LABEL_TARGET,
@@ -83,6 +84,11 @@ def decode_pod(raw: Raw) -> Pod:
         terminating="deletionTimestamp" in metadata,
         waiting=_waiting(state, status),
     )
+
+
+def belongs_to(raw: Raw, model: Model) -> bool:
+    """Say whether an object is a child of a model."""
+    return (raw["metadata"].get("labels") or {}).get(LABEL_MODEL) == model.key
 
 
 def decode_workload(raw: Raw) -> Workload:

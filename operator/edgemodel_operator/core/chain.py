@@ -93,6 +93,15 @@ def _is_due(supply: Supply, now: datetime) -> bool:
 
 def _missing_input(world: World) -> Hold | None:
     spec = world.model.spec
+    if world.name_is_taken:
+        return Hold(
+            ConditionType.SOURCE_RESOLVED,
+            "ServiceNameTaken",
+            f"a Service {world.model.namespace}/{world.model.name} exists that is not of this model: rename "
+            "one of them",
+            stalled=True,
+            retry_at=world.now + PERSON_RECHECK,
+        )
     classes = known_classes(world.classes)
     for rung in spec.targets:
         if rung.accelerator not in classes:

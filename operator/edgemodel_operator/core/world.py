@@ -198,3 +198,5 @@ class World:
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     """By image."""
     golden: GoldenSample = GoldenSample()
+    name_is_taken: bool = False
+    """Whether a Service of the model's name exists that is not ours."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from edgemodel_operator.adapters.decode import decode_node, decode_pod, decode_workload
+from edgemodel_operator.adapters.decode import belongs_to, decode_node, decode_pod, decode_workload
 from edgemodel_operator.adapters.pods import Question
 from edgemodel_operator.adapters.registries import SecretMissing, read_credentials
 from edgemodel_operator.api.edgemodel_status import Revision, RevisionTarget
@@ -45,6 +45,7 @@ async def gather(model: Model, ports: Ports, supplies: Supplies) -> World:
         cluster.list_classes(),
         _golden(model, ports),
     )
+    namesake = await cluster.get_service(model.namespace, model.name)
     variants = needed_variants(model.spec, classes)
     jobs = supply_jobs(model.namespace, model.name, model.spec, ports.runtimes, variants)
     supplies.retain(model.namespace, model.name, () if model.deleting else jobs)
@@ -64,6 +65,7 @@ async def gather(model: Model, ports: Ports, supplies: Supplies) -> World:
         supplies=known,
         verdicts=verdicts,
         golden=golden,
+        name_is_taken=namesake is not None and not belongs_to(namesake, model),
     )
 
 
