@@ -67,7 +67,7 @@ async def run(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    operator = Operator(settings)
+    operator = Operator(settings, stop)
     async with AsyncExitStack() as stack:
         kube = await stack.enter_async_context(connect())
         registry_session = await stack.enter_async_context(new_session())
@@ -90,8 +90,9 @@ async def run(settings: Settings) -> None:
 class Operator:
     """The running parts."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, stop: asyncio.Event) -> None:
         self._settings = settings
+        self._stop = stop
         self.metrics = Metrics()
         self.queue = Queue()
         self._watching = asyncio.Event()
@@ -174,6 +175,7 @@ class Operator:
                     await asyncio.sleep(CLASS_RETRY_SECONDS)
 
     async def _watch(self) -> None:
+        """Watch until asked to stop: kopf takes the signals over, and returns when one comes."""
         await kopf.operator(
             registry=make_registry(),
             settings=make_settings(),
@@ -181,8 +183,9 @@ class Operator:
             standalone=True,
             clusterwide=True,
             ready_flag=self._watching,
+            stop_flag=self._stop,
         )
-        raise LeaseLost("the watches ended")
+        self._stop.set()
 
 
 if __name__ == "__main__":
