@@ -328,12 +328,12 @@ class Story:
         claim(orientation_of(answer)[0] == self.pictures[0].orientation, f"{node} answered wrongly")
 
     def pods(self) -> list[Json]:
-        """Give the serving pods of the model."""
+        """Give the serving pods of the model, without those that are going away."""
         pods: list[Json] = self.cluster.kubectl_json(
             "get", "pods", "--namespace", objects.NAMESPACE, "--selector",
             f"edgemodel.dev/role=serve,app.kubernetes.io/name={objects.NAME}",
         )["items"]  # fmt: skip
-        return pods
+        return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
     def _describe(self, node: str) -> str:
         pod = next(pod for pod in self.pods() if pod["spec"]["nodeName"] == node)

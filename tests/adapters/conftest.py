@@ -49,8 +49,11 @@ def faulty_client(http_session: aiohttp.ClientSession, faulty: FaultyRegistry) -
     return RegistryClient(http_session, plain_http={faulty.host}, retry=QUICK)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def api(edge_cluster: Cluster) -> Iterator[Cluster]:
-    """Give an API server that serves our definitions under a group of their own."""
+    """Give an API server that serves our definitions under a group of their own.
+
+    They go with the module: kubectl would take their short names for those of the product.
+    """
     with serving_own_group(edge_cluster) as cluster:
         yield cluster

@@ -22,7 +22,8 @@ ROLE_SERVE = "serve"
 ROLE_PREFETCH = "prefetch"
 
 ANNOTATION_MODEL_NAME = f"{GROUP}/model-name"
-ANNOTATION_SPEC_HASH = f"{GROUP}/spec-hash"
+ANNOTATION_ROSTER = f"{GROUP}/roster"
+"""On DaemonSets: changes whenever the nodes change that shall run it."""
 
 NODE_LABEL_PREFIX = f"{GROUP}.node-restriction.kubernetes.io/"
 """A kubelet may not set labels under this suffix: the NodeRestriction admission plugin refuses it, so a

@@ -23,6 +23,7 @@ from edgemodel_operator.core.manifests.daemonset import daemonsets
 from edgemodel_operator.core.manifests.service import golden_copy, service
 from edgemodel_operator.core.revision import digest_of, golden_name
 from edgemodel_operator.core.rollout import Mode, Policy, RolloutPlan, label_values, plan_rollout
+from edgemodel_operator.core.roster import rosters
 from edgemodel_operator.core.status import make_status
 from edgemodel_operator.core.world import World
 
@@ -153,13 +154,14 @@ def _objects(world: World, revision: Revision | None) -> tuple[Apply, ...]:
     wanted = {status.last_known_good, revision.name if revision else "", *_assigned(world)}
     wanted_copy = golden_name(world.model.name, world.golden.text) if world.golden.text else None
     documents = [] if world.name_is_taken else [service(world.model, world.model.spec.serving.ports.http)]
+    present = rosters(world)
     for recorded in status.revisions:
         if recorded.name not in wanted:
             continue
         name = recorded.golden_config_map
         if name == wanted_copy and name not in world.golden_copies:
             documents.append(golden_copy(world.model, name, world.golden.text))
-        documents += daemonsets(world.model, recorded)
+        documents += daemonsets(world.model, recorded, present)
     return tuple(Apply(document) for document in documents)
 
 

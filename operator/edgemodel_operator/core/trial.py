@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from edgemodel_operator.core.roster import REMINDER
 from edgemodel_operator.core.world import Answer, Pod
 
 FATAL_ANSWERS = frozenset({"GoldenMismatch", "FileDigestMismatch", "ProviderMismatch", "LoadFailed"})
@@ -108,7 +109,8 @@ def _late(evidence: Evidence, rules: TrialRules, now: datetime) -> Judgement | N
     if now >= ends:
         seconds = int(rules.deadline.total_seconds())
         return Judgement(Result.FAILED, "ProgressDeadlineExceeded", f"not ready after {seconds} s: {why}")
-    return Judgement(Result.WAITING, "PodNotReady", why, look_again_at=ends)
+    look_again = min(ends, now + REMINDER) if pod is None else ends
+    return Judgement(Result.WAITING, "PodNotReady", why, look_again_at=look_again)
 
 
 def _why_not_ready(evidence: Evidence) -> str:

@@ -7,10 +7,12 @@ pod of the same image, without the device, follows `next`: it pulls the image an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from edgemodel_operator.api.edgemodel_status import Revision, RevisionTarget
 from edgemodel_operator.api.names import (
+    ANNOTATION_ROSTER,
     LABEL_MODEL,
     LABEL_REVISION,
     LABEL_ROLE,
@@ -36,13 +38,14 @@ EXCLUSIVE_DRAIN_SECONDS = 2
 RUN_AS = 65532
 
 
-def daemonsets(model: Model, revision: Revision) -> tuple[Json, ...]:
-    """Give all DaemonSets of a revision."""
+def daemonsets(model: Model, revision: Revision, rosters: Mapping[str, str]) -> tuple[Json, ...]:
+    """Give all DaemonSets of a revision; `rosters` has a text for each assignment (see `core.roster`)."""
     documents = []
     for target in revision.targets:
-        documents.append(_daemonset(model, revision, target, ROLE_SERVE))
+        roster = rosters.get(assignment_value(revision.name, target.accelerator), "")
+        documents.append(_daemonset(model, revision, target, ROLE_SERVE, roster))
         if target.exclusive:
-            documents.append(_daemonset(model, revision, target, ROLE_PREFETCH))
+            documents.append(_daemonset(model, revision, target, ROLE_PREFETCH, roster))
     return tuple(documents)
 
 
@@ -52,7 +55,7 @@ def daemonset_name(model: str, revision: str, target: str, role: str) -> str:
     return child_name(model, *parts)
 
 
-def _daemonset(model: Model, revision: Revision, target: RevisionTarget, role: str) -> Json:
+def _daemonset(model: Model, revision: Revision, target: RevisionTarget, role: str, roster: str) -> Json:
     identity = {
         LABEL_MODEL: model.key,
         LABEL_REVISION: revision.name,
@@ -60,10 +63,12 @@ def _daemonset(model: Model, revision: Revision, target: RevisionTarget, role: s
         LABEL_ROLE: role,
     }
     name = daemonset_name(model.name, revision.name, target.accelerator, role)
+    metadata = child_metadata(model, name, identity)
+    metadata["annotations"][ANNOTATION_ROSTER] = roster
     return {
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
-        "metadata": child_metadata(model, name, identity),
+        "metadata": metadata,
         "spec": {
             "selector": {"matchLabels": identity},
             # A template never changes under its name; nothing may restart a pod outside of a wave.
