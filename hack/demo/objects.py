@@ -60,7 +60,11 @@ def golden_config_map(text: str, name: str = GOLDEN, namespace: str = NAMESPACE)
 def edge_model(
     model: ModelFile, url: str, registry: str, name: str = NAME, *, probation: int = 5, **rollout: Any
 ) -> Json:
-    """Give the EdgeModel for one version of the model; `probation` in seconds."""
+    """Give the EdgeModel for one version of the model; `probation` in seconds.
+
+    Only the model of the story may have the accelerator: there is one, and one pod can hold it.
+    """
+    ladder = [NPU, "cpu"] if name == NAME else ["cpu"]
     return {
         "apiVersion": API,
         "kind": "EdgeModel",
@@ -74,7 +78,7 @@ def edge_model(
                 },
             },
             "image": {"repository": f"{registry}/models/{name}"},
-            "targets": [{"accelerator": NPU}, {"accelerator": "cpu"}],
+            "targets": [{"accelerator": target} for target in ladder],
             "placement": {"nodeSelector": {"edgemodel.dev/site": "plant-a"}},
             "health": {
                 "golden": {"configMap": {"name": GOLDEN}, "tolerance": "1e-2"},
