@@ -53,11 +53,11 @@ class Site:
 
     # --- installing ----------------------------------------------------------------------------------
 
-    def install(self, *options: str) -> None:
+    def install(self, chart: Path = CHART) -> None:
         """Install or upgrade the chart and make a signing key, unless there is one."""
         self.helm(
-            "upgrade", "--install", RELEASE, str(CHART), "--namespace", SYSTEM, "--create-namespace",
-            "--values", "-", "--wait", "--timeout", "180s", *options, stdin=json.dumps(self.values()),
+            "upgrade", "--install", RELEASE, str(chart), "--namespace", SYSTEM, "--create-namespace",
+            "--values", "-", "--wait", "--timeout", "180s", stdin=json.dumps(self.values()),
         )  # fmt: skip
         if not self.exists("secret", SIGNING_KEY, SYSTEM):
             self.make_signing_key()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from demo import objects
-from demo.site import RELEASE, SYSTEM, Site, is_true
+from demo.site import CHART, RELEASE, SYSTEM, Site, is_true
 from demo.story import Story
 
 pytestmark = pytest.mark.needs("pods", "cut", "arm64", "registry", "npu")
@@ -16,15 +19,25 @@ pytestmark = pytest.mark.needs("pods", "cut", "arm64", "registry", "npu")
 Json = dict[str, Any]
 
 
-def test_upgrade_brings_the_definitions_up_to_date(site: Site) -> None:
-    path = "/spec/versions/0/additionalPrinterColumns"
-    older = json.dumps([{"op": "remove", "path": path}])
-    site.cluster.kubectl("patch", "crd", "edgemodels.edgemodel.dev", "--type", "json", "--patch", older)
+def columns(site: Site) -> list[str]:
+    """Name the printer columns of the EdgeModel as the API server has them."""
+    version = site.get("crd", "edgemodels.edgemodel.dev")["spec"]["versions"][0]
+    return [column["name"] for column in version["additionalPrinterColumns"]]
+
+
+def test_upgrade_brings_the_definitions_up_to_date(site: Site, tmp_path: Path) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(CHART, older)
+    definition = older / "templates" / "crds" / "edgemodel.dev_edgemodels.yaml"
+    document = yaml.safe_load(definition.read_text())
+    document["spec"]["versions"][0]["additionalPrinterColumns"].pop(0)
+    definition.write_text(json.dumps(document))
+    site.install(older)
+    assert "Ready" not in columns(site)
 
     site.install()
 
-    columns = site.get("crd", "edgemodels.edgemodel.dev")["spec"]["versions"][0]["additionalPrinterColumns"]
-    assert [column["name"] for column in columns][:4] == ["Ready", "Revision", "Nodes", "Version"]
+    assert columns(site)[:4] == ["Ready", "Revision", "Nodes", "Version"]
 
 
 def test_no_pod_of_the_product_runs_as_root_or_writes_its_root(site: Site) -> None:
