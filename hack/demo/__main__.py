@@ -27,6 +27,9 @@ def main() -> int:
     except ClaimBroken as broken:
         report.say(f"\nA claim does not hold: {broken}")
         return 1
+    except KeyboardInterrupt:
+        report.say("\nInterrupted: what the demo started is gone.")
+        return 130
     except ClusterError as error:
         report.say(f"\nThe cluster gave up: {error}")
         return 1

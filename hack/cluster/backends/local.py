@@ -108,7 +108,14 @@ class LocalCluster(Cluster):
         self._started_here = before.owner is None
         self._progress = progress
         self._use = Use()
-        owner = _owner_of_enough(before, count) or local.up(count, progress)
+        try:
+            owner = _owner_of_enough(before, count) or local.up(count, progress)
+        except BaseException:
+            # Also Ctrl-C: what was started half-way for this object goes with it.
+            self._use.end()
+            if self._started_here:
+                local.down(progress)
+            raise
         running = local.status().nodes
         self._nodes = {plan.name: LocalNode(plan) for plan in running}
         self._servers: list[Server] = []
