@@ -176,10 +176,12 @@ class Operator:
 
     async def _watch(self) -> None:
         """Watch until asked to stop: kopf takes the signals over, and returns when one comes."""
+        wakeups = Wakeups(self.queue)
+        self.metrics.models.set_function(lambda: len(wakeups.models))
         await kopf.operator(
             registry=make_registry(),
             settings=make_settings(),
-            memo=Wakeups(self.queue),
+            memo=wakeups,
             standalone=True,
             clusterwide=True,
             ready_flag=self._watching,

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -80,7 +80,6 @@ class Plan:
     look_again_at: datetime | None = None
     blocked: bool = False
     """Whether a person must act."""
-    fleet: Fleet = field(default_factory=Fleet)
 
 
 RESYNC = timedelta(minutes=5)
@@ -114,7 +113,6 @@ def make_plan(world: World) -> Plan:
         status=status,  # (7)
         look_again_at=_next_look(world, chain, rollout),
         blocked=chain.hold is not None and chain.hold.stalled,
-        fleet=fleet,
     )
 
 
@@ -151,7 +149,7 @@ def _deletion(world: World) -> Plan:
 def _objects(world: World, revision: Revision | None) -> tuple[Apply, ...]:
     """Apply what the recorded revisions need; one that is only about to be recorded waits a pass."""
     status = world.model.status
-    wanted = {status.last_known_good, revision.name if revision else "", *_assigned(world)}
+    wanted = {status.last_known_good, revision.name if revision else "", *world.assigned_revisions()}
     wanted_copy = golden_name(world.model.name, world.golden.text) if world.golden.text else None
     documents = [] if world.name_is_taken else [service(world.model, world.model.spec.serving.ports.http)]
     present = rosters(world)
@@ -163,13 +161,6 @@ def _objects(world: World, revision: Revision | None) -> tuple[Apply, ...]:
             documents.append(golden_copy(world.model, name, world.golden.text))
         documents += daemonsets(world.model, recorded, present)
     return tuple(Apply(document) for document in documents)
-
-
-def _assigned(world: World) -> set[str]:
-    """Name the revisions that any node has, matching or not, online or not."""
-    key = world.model.key
-    values = [value for node in world.nodes for value in (node.active(key), node.next(key)) if value]
-    return {value.partition(".")[0] for value in values}
 
 
 def _labels(world: World, fleet: Fleet, rollout: RolloutPlan | None) -> list[LabelNode]:
@@ -185,7 +176,12 @@ def _labels(world: World, fleet: Fleet, rollout: RolloutPlan | None) -> list[Lab
 
 def _garbage(world: World, status: EdgeModelStatus) -> list[Delete]:
     """Delete the DaemonSets and golden samples of revisions that no node has and none may go back to."""
-    kept = {status.last_known_good, status.target_revision, status.current_revision, *_assigned(world)}
+    kept = {
+        status.last_known_good,
+        status.target_revision,
+        status.current_revision,
+        *world.assigned_revisions(),
+    }
     gone = [workload for workload in world.workloads if workload.revision not in kept]
     copies = {revision.golden_config_map for revision in status.revisions if revision.name in kept}
     return [

@@ -90,14 +90,7 @@ def _images(world: World, chain: Chain) -> tuple[VariantImage, ...]:
 
 def _revisions(world: World, chain: Chain, revision: Revision | None, good: str) -> tuple[Revision, ...]:
     """Keep what is wanted, what is good and what any node has; newest first."""
-    key = world.model.key
-    assigned = {
-        value.partition(".")[0]
-        for node in world.nodes
-        for value in (node.active(key), node.next(key))
-        if value
-    }
-    kept = {good, *assigned}
+    kept = {good, *world.assigned_revisions()}
     wanted = [item for item in (chain.revision, revision) if item is not None]
     rest = [item for item in world.model.status.revisions if item.name in kept]
     newest_first = list({item.name: item for item in (*wanted, *rest)}.values())

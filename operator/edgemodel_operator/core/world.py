@@ -200,3 +200,9 @@ class World:
     golden: GoldenSample = GoldenSample()
     name_is_taken: bool = False
     """Whether a Service of the model's name exists that is not ours."""
+
+    def assigned_revisions(self) -> frozenset[str]:
+        """Name the revisions that any node has, matching or not, online or not."""
+        key = self.model.key
+        values = (value for node in self.nodes for value in (node.active(key), node.next(key)) if value)
+        return frozenset(value.partition(".")[0] for value in values)
