@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
 def inspect_model(path: Path) -> dict[str, Any]:
     """Read the graph without its external data and describe it; raises Objection."""
     import onnx  # noqa: PLC0415 - only after the limits are set
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # noqa: PLC0415
+    from google.protobuf.message import DecodeError  # noqa: PLC0415
 
     try:
         model = onnx.load(str(path), format="protobuf", load_external_data=False)
