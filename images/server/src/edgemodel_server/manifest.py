@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemodel_server.errors import Reason, StartError
+from edgemodel_server.preprocessing.schema import Preprocessing, parse_preprocessing
 
 SCHEMA = "edgemodel.dev/model/v1"
 MANIFEST_NAME = "manifest.json"
@@ -47,6 +48,7 @@ class Source:
     folder: Path
     main: str
     files: tuple[ModelFile, ...] | None
+    preprocessing: Preprocessing | None = None
 
     @property
     def path(self) -> Path:
@@ -151,7 +153,17 @@ def _parse_manifest(document: Any, folder: Path, name: str | None) -> Source:
         folder=folder,
         main=main.path,
         files=files,
+        preprocessing=_parse_preprocessing(document, files) if "preprocessing" in document else None,
     )
+
+
+def _parse_preprocessing(document: Mapping[str, Any], files: tuple[ModelFile, ...]) -> Preprocessing:
+    preprocessing = parse_preprocessing(document["preprocessing"])
+    classification = preprocessing.classification
+    labels_file = classification.labels_file if classification else None
+    if labels_file is not None and labels_file not in {file.path for file in files}:
+        raise ValueError(f"preprocessing.classification.labelsFile: {labels_file} is not in files")
+    return preprocessing
 
 
 def _parse_file(entry: Any) -> ModelFile:
