@@ -3,7 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from serving import ModelMaker, ServerProcess, StartServer, running_servers
+
+# How long an example takes says something about the machine, nothing about the code.
+settings.register_profile("server", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("server")
 
 
 @pytest.fixture

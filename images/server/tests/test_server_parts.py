@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client.parser import text_string_to_metric_families
-from serving import ModelMaker, ServerProcess
+from serving import ModelMaker
 
 from edgemodel_server.cpus import count_usable_cpus
 from edgemodel_server.datatypes import TensorSpec
@@ -18,7 +17,6 @@ from edgemodel_server.errors import MAX_MESSAGE_CHARACTERS, ApiError, Reason, St
 from edgemodel_server.http.messages import Request, Response
 from edgemodel_server.inference import Signature, parse_infer_request
 from edgemodel_server.manifest import read_source
-from edgemodel_server.metrics import BUCKETS, Histogram, Page
 from edgemodel_server.served import INLINE_SECONDS, ServedModel
 from edgemodel_server.settings import NamedPath, parse_settings
 from edgemodel_server.startup import Checks, prepare
@@ -93,36 +91,6 @@ def test_a_wrong_command_line_exits_with_2(argv: list[str], capsys: pytest.Captu
 
 def test_long_reasons_are_cut() -> None:
     assert len(StartError(Reason.LOAD_FAILED, "a\n" * 100000).message) == MAX_MESSAGE_CHARACTERS
-
-
-def test_the_metrics_page_is_what_prometheus_reads(dense_server: ServerProcess) -> None:
-    assert dense_server.ask("POST", "/v2/models/dense/infer", DENSE).status == 200
-    reply = dense_server.ask("GET", "/metrics")
-    assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
-    families = {family.name: family for family in text_string_to_metric_families(reply.body.decode())}
-    assert families["edgemodel_server_request_duration_seconds"].type == "histogram"
-    assert families["edgemodel_server_inference_requests"].type == "counter"
-    assert families["process_resident_memory_bytes"].samples[0].value > 1e6
-    for family in families.values():
-        assert family.documentation
-        assert len({str(sample) for sample in family.samples}) == len(family.samples)
-
-
-@given(st.lists(st.floats(0, 20)))
-def test_histograms_count_every_value_once_and_cumulate(values: list[float]) -> None:
-    histogram = Histogram()
-    for value in values:
-        histogram.observe(value)
-    page = Page()
-    page.add_histograms("a_seconds", "Text.", [({"model": 'quo"te\\\n'}, histogram)])
-    (family,) = text_string_to_metric_families(page.render().decode())
-    counts = {
-        sample.labels["le"]: sample.value for sample in family.samples if sample.name.endswith("_bucket")
-    }
-    for bound in BUCKETS:
-        assert counts[repr(bound)] == sum(value <= bound for value in values)
-    assert counts["+Inf"] == len(values)
-    assert all(sample.labels["model"] == 'quo"te\\\n' for sample in family.samples)
 
 
 class Asker:

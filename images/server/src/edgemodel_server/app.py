@@ -1,18 +1,20 @@
 """The endpoints: which path means what, for the server as a whole and for each of its models."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote, unquote
 
-from edgemodel_server import __version__
 from edgemodel_server.errors import ApiError, Reason
+from edgemodel_server.exposition import Page, wants_openmetrics
 from edgemodel_server.http.messages import Request, Response, error_response, json_response
 from edgemodel_server.log import log_exception
+from edgemodel_server.openapi import make_document
+from edgemodel_server.repository import NO_CONTROL, describe_server, index_models, parse_index_request
 from edgemodel_server.served import ServedModel
-from edgemodel_server.server_metrics import render_metrics
+from edgemodel_server.server_metrics import MetricsSource, add_state, add_work
 
 Route = Callable[[Request], None]
-Getter = Callable[[], Response]
+Respond = Callable[[Request], Response]
 
 
 class App:
@@ -22,23 +24,34 @@ class App:
         self.models = tuple(models)
         self.problems = tuple(problems)
         self.draining = False
-        self.count_responses: Callable[[], Mapping[str, int]] = dict
-        self.count_connections: Callable[[], int] = int
-        self._get: dict[str, Getter] = {
-            "/v2": self._describe,
-            "/v2/health/live": lambda: json_response(200, {"live": True}),
-            "/v2/health/ready": self._report_ready,
+        self._sources: list[MetricsSource] = []
+        self._get: dict[str, Respond] = {
+            "/v2": lambda _: json_response(200, describe_server()),
+            "/v2/health/live": lambda _: json_response(200, {"live": True}),
+            "/v2/health/ready": lambda _: self._report_ready(),
+            "/v2/models": lambda _: json_response(200, {"models": [model.name for model in self.models]}),
             "/metrics": self._render_metrics,
+            "/openapi.json": lambda _: json_response(200, make_document(self.models)),
         }
-        self._post: dict[str, Route] = {}
+        self._post: dict[str, Route] = {"/v2/repository/index": self._index}
         for model in self.models:
             for path in (f"/v2/models/{model.name}", f"/v2/models/{model.name}/versions/{model.version}"):
                 self._add_model(path, model)
+            for verb in ("load", "unload"):
+                self._post[f"/v2/repository/models/{model.name}/{verb}"] = _refuse_control
 
     def _add_model(self, path: str, model: ServedModel) -> None:
-        self._get[path] = lambda: json_response(200, model.describe())
-        self._get[f"{path}/ready"] = lambda: _report_model_ready(model)
+        self._get[path] = lambda _: json_response(200, model.describe())
+        self._get[f"{path}/ready"] = lambda _: _report_model_ready(model)
         self._post[f"{path}/infer"] = model.infer
+
+    def add_metrics(self, source: MetricsSource) -> None:
+        """Have ``source`` add its series to the metrics page from now on."""
+        self._sources.append(source)
+
+    def paths(self) -> dict[str, str]:
+        """Return the method of every path: what the OpenAPI document has to describe."""
+        return dict.fromkeys(self._get, "GET") | dict.fromkeys(self._post, "POST")
 
     def handle(self, request: Request) -> None:
         """Answer a request, at once or later; never raises."""
@@ -52,38 +65,39 @@ class App:
 
     def _route(self, request: Request) -> None:
         path = _parse_path(request.path)
-        infer = self._post.get(path)
-        if infer is not None and request.method == b"POST":
-            infer(request)
+        post = self._post.get(path)
+        if post is not None and request.method == b"POST":
+            post(request)
             return
         get = self._get.get(path)
         if get is not None and request.method in (b"GET", b"HEAD"):
-            request.answer(get())
-        elif infer is not None or get is not None:
-            allowed = "POST" if infer is not None else "GET, HEAD"
+            request.answer(get(request))
+        elif post is not None or get is not None:
+            allowed = "POST" if post is not None else "GET, HEAD"
             method = request.method.decode("latin-1")
-            headers = f"Allow: {allowed}\r\n".encode()
-            request.answer(error_response(405, f"{method} is not allowed here, only {allowed}", headers))
+            request.answer(_not_allowed(f"{method} is not allowed here, only {allowed}", allowed))
         else:
             raise ApiError(404, self._explain_missing(path))
 
     def _explain_missing(self, path: str) -> str:
         parts = path.split("/")
-        if parts[:3] != ["", "v2", "models"] or len(parts) < 4:
+        inside = parts[4:] if parts[:4] == ["", "v2", "repository", "models"] else None
+        if inside is None and parts[:3] == ["", "v2", "models"]:
+            inside = parts[3:]
+        if not inside:
             return f"there is nothing at {quote(path)}"
-        model = next((model for model in self.models if model.name == parts[3]), None)
+        model = next((model for model in self.models if model.name == inside[0]), None)
         if model is None:
-            return f'there is no model "{quote(parts[3])}"'
-        if len(parts) > 5 and parts[4] == "versions" and parts[5] != model.version:
-            return f'model "{model.name}" has no version "{quote(parts[5])}", only "{model.version}"'
+            return f'there is no model "{quote(inside[0])}"'
+        if len(inside) > 2 and inside[1] == "versions" and inside[2] != model.version:
+            return f'model "{model.name}" has no version "{quote(inside[2])}", only "{model.version}"'
         return f"there is nothing at {quote(path)}"
 
     # -- the server ------------------------------------------------------------------------------------------
 
-    def _describe(self) -> Response:
-        return json_response(
-            200, {"name": "edgemodel-server", "version": __version__, "extensions": ["binary_tensor_data"]}
-        )
+    def _index(self, request: Request) -> None:
+        only_ready = parse_index_request(request.body)
+        request.answer(json_response(200, index_models(self.models, only_ready=only_ready)))
 
     def reasons(self) -> tuple[tuple[Reason, str], ...]:
         """Return why the server is not ready; empty when it is."""
@@ -102,8 +116,22 @@ class App:
         document["models"] = [_summarize(model) for model in self.models]
         return json_response(503 if reasons else 200, document)
 
-    def _render_metrics(self) -> Response:
-        return render_metrics(self.models, self.reasons(), self.count_responses(), self.count_connections())
+    def _render_metrics(self, request: Request) -> Response:
+        page = Page(openmetrics=wants_openmetrics(request.headers.get(b"accept", b"")))
+        add_state(page, self.models, self.reasons())
+        add_work(page, self.models)
+        for source in self._sources:
+            source(page)
+        page.add_process()
+        return Response(200, (page.render(),), page.content_type)
+
+
+def _refuse_control(request: Request) -> None:
+    request.answer(_not_allowed(NO_CONTROL, ""))
+
+
+def _not_allowed(sentence: str, allowed: str) -> Response:
+    return error_response(405, sentence, f"Allow: {allowed}\r\n".encode())
 
 
 def _summarize(model: ServedModel) -> dict[str, Any]:

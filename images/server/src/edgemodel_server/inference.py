@@ -13,6 +13,7 @@ import orjson
 
 from edgemodel_server.datatypes import NUMPY_DTYPE, Tensor, TensorSpec
 from edgemodel_server.errors import ApiError
+from edgemodel_server.raw_body import decode_raw_body
 from edgemodel_server.tensors import decode_binary, decode_json, encode_binary, encode_json, parse_shape
 
 _UNSUPPORTED_PARAMETERS = ("classification", "shared_memory_region")
@@ -52,12 +53,16 @@ class InferAnswer:
 def parse_infer_request(body: bytes, json_length: int | None, signature: Signature) -> InferRequest:
     """Return the checked request in ``body``.
 
-    ``json_length`` is the value of ``Inference-Header-Content-Length``; None when the whole body is JSON.
+    ``json_length`` is the value of ``Inference-Header-Content-Length``; None when the whole body is JSON, 0
+    when it is the only input's bytes: then all outputs are binary.
     """
     if json_length is not None and json_length > len(body):
         raise ApiError(
             400, f"Inference-Header-Content-Length is {json_length}, but the body has {len(body)} bytes"
         )
+    if json_length == 0:
+        wanted = tuple((name, True) for name in signature.outputs)
+        return InferRequest(None, decode_raw_body(body, signature.inputs), wanted)
     document = _parse_object(body if json_length is None else memoryview(body)[:json_length])
     tail = memoryview(b"" if json_length is None else body)[json_length or 0 :]
     request_id = document.get("id")

@@ -24,6 +24,7 @@ from edgemodel_server.http.messages import Limits
 from edgemodel_server.log import log_error, log_exception, log_info, log_warning
 from edgemodel_server.manifest import Source
 from edgemodel_server.served import ServedModel
+from edgemodel_server.server_metrics import add_http
 from edgemodel_server.settings import Settings
 from edgemodel_server.startup import Prepared, prepare
 from edgemodel_server.workers import Workers
@@ -59,8 +60,7 @@ async def _serve(settings: Settings) -> int:
         log_error("model not ready", reason=failure.reason, message=failure.message)
     app = App(served, [(failure.reason, failure.message) for failure in found.failures])
     endpoint = Endpoint(loop, app.handle, Limits(max_body_bytes=settings.max_body_bytes))
-    app.count_responses = lambda: endpoint.responses
-    app.count_connections = lambda: len(endpoint.connections)
+    app.add_metrics(lambda page: add_http(page, endpoint))
     try:
         listener = open_listener(settings.host, settings.http_port)
     except OSError as error:

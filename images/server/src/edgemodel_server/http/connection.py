@@ -22,10 +22,16 @@ from edgemodel_server.override import override
 if TYPE_CHECKING:
     from edgemodel_server.http.endpoint import Endpoint
 
-_KEPT_HEADERS = frozenset({
+_SINGLE_HEADERS = frozenset({
     b"content-encoding", b"content-length", b"expect", b"host", b"inference-header-content-length",
     b"transfer-encoding",
 })  # fmt: skip
+"""Given twice they leave doubt about the request: it is refused."""
+
+_LIST_HEADERS = frozenset({b"accept", b"traceparent", b"tracestate"})
+"""Given twice they are one list, as RFC 9110 has it."""
+
+_KEPT_HEADERS = _SINGLE_HEADERS | _LIST_HEADERS
 _CLOSE = b"Connection: close\r\n"
 _KEEP_ALIVE = b"Connection: keep-alive\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -164,8 +170,11 @@ class Connection(asyncio.Protocol):
         key = name.lower()
         if request.head_end is not None or key not in _KEPT_HEADERS:
             return
-        if key in request.headers:
-            raise _RefusedError(400, f"the header {key.decode()} is given twice")
+        before = request.headers.get(key)
+        if before is not None:
+            if key in _SINGLE_HEADERS:
+                raise _RefusedError(400, f"the header {key.decode()} is given twice")
+            value = before + b", " + value
         request.headers[key] = value
 
     def on_headers_complete(self) -> None:
