@@ -17,7 +17,8 @@ from edgemodel_server.errors import MAX_MESSAGE_CHARACTERS, ApiError, Reason, St
 from edgemodel_server.http.messages import Request, Response
 from edgemodel_server.inference import Signature, parse_infer_request
 from edgemodel_server.manifest import read_source
-from edgemodel_server.served import INLINE_SECONDS, ServedModel
+from edgemodel_server.rest import RestInference
+from edgemodel_server.served import INLINE_SECONDS, ServedModel, ServeOptions
 from edgemodel_server.settings import NamedPath, parse_settings
 from edgemodel_server.startup import Checks, prepare
 from edgemodel_server.workers import Workers
@@ -118,13 +119,14 @@ async def test_fast_computations_run_on_the_loop_until_they_turn_out_slow(
     models: ModelMaker, tmp_path: Path
 ) -> None:
     path = models.dense(tmp_path / "dense.onnx")
-    served = ServedModel("dense", "1", Workers(asyncio.get_running_loop(), 1), 4)
+    served = ServedModel("dense", "1", Workers(asyncio.get_running_loop(), 1), ServeOptions(max_queue=4))
     served.start(prepare(read_source(path), Checks()))
-    asker = Asker()
-    served.infer(asker.request(DENSE))
+    asker, rest = Asker(), RestInference(served)
+    rest.infer(asker.request(DENSE))
+    await asker.until(1)
     assert [response.status for response in asker.responses] == [200]
     served._watch_inline(100 * INLINE_SECONDS)
-    served.infer(asker.request(DENSE))
+    rest.infer(asker.request(DENSE))
     assert served.metrics.queued == 1
     assert len(asker.responses) == 1
     await asker.until(2)
@@ -134,12 +136,12 @@ async def test_fast_computations_run_on_the_loop_until_they_turn_out_slow(
 
 async def test_inputs_much_larger_than_the_warm_up_leave_the_loop(models: ModelMaker, tmp_path: Path) -> None:
     path = models.dense(tmp_path / "dense.onnx")
-    served = ServedModel("dense", "1", Workers(asyncio.get_running_loop(), 1), 4)
+    served = ServedModel("dense", "1", Workers(asyncio.get_running_loop(), 1), ServeOptions(max_queue=4))
     served.start(prepare(read_source(path), Checks()))
     rows = served._inline_bytes // 16 + 1
     entry = {"name": "x", "datatype": "FP32", "shape": [rows, 4], "data": [0] * rows * 4}
-    asker = Asker()
-    served.infer(asker.request(json.dumps({"inputs": [entry]}).encode()))
+    asker, rest = Asker(), RestInference(served)
+    rest.infer(asker.request(json.dumps({"inputs": [entry]}).encode()))
     assert not asker.responses
     await asker.until(1)
     assert asker.responses[0].status == 200

@@ -7,9 +7,11 @@ from urllib.parse import quote, unquote
 from edgemodel_server.errors import ApiError, Reason
 from edgemodel_server.exposition import Page, wants_openmetrics
 from edgemodel_server.http.messages import Request, Response, error_response, json_response
+from edgemodel_server.http.targets import strip_target
 from edgemodel_server.log import log_exception
 from edgemodel_server.openapi import make_document
 from edgemodel_server.repository import NO_CONTROL, describe_server, index_models, parse_index_request
+from edgemodel_server.rest import RestInference
 from edgemodel_server.served import ServedModel
 from edgemodel_server.server_metrics import MetricsSource, add_state, add_work
 
@@ -35,15 +37,16 @@ class App:
         }
         self._post: dict[str, Route] = {"/v2/repository/index": self._index}
         for model in self.models:
+            infer = RestInference(model).infer
             for path in (f"/v2/models/{model.name}", f"/v2/models/{model.name}/versions/{model.version}"):
-                self._add_model(path, model)
+                self._add_model(path, model, infer)
             for verb in ("load", "unload"):
                 self._post[f"/v2/repository/models/{model.name}/{verb}"] = _refuse_control
 
-    def _add_model(self, path: str, model: ServedModel) -> None:
+    def _add_model(self, path: str, model: ServedModel, infer: Route) -> None:
         self._get[path] = lambda _: json_response(200, model.describe())
         self._get[f"{path}/ready"] = lambda _: _report_model_ready(model)
-        self._post[f"{path}/infer"] = model.infer
+        self._post[f"{path}/infer"] = infer
 
     def add_metrics(self, source: MetricsSource) -> None:
         """Have ``source`` add its series to the metrics page from now on."""
@@ -157,10 +160,8 @@ def _list_reasons(reasons: Sequence[tuple[Reason, str]]) -> list[dict[str, str]]
 
 
 def _parse_path(target: bytes) -> str:
-    """Return the decoded path of a request's target, which may also be a whole URL (as sent to proxies)."""
-    path = target.partition(b"?")[0].decode("latin-1")
-    if not path.startswith("/"):
-        path = "/" + path.partition("://")[2].partition("/")[2]
+    """Return the decoded path of a request's target."""
+    path = strip_target(target)
     if "%" in path:
         path = unquote(path)
     return path.rstrip("/") or "/"

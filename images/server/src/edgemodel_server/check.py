@@ -25,4 +25,9 @@ def check_models(settings: Settings) -> int:
 
 def make_checks(settings: Settings, model: str) -> Checks:
     """Return what the command line asks of a model."""
-    return Checks(settings.golden_for(model), settings.golden_tolerance, settings.require_provider)
+    return Checks(
+        settings.golden_for(model),
+        settings.golden_tolerance,
+        settings.require_provider,
+        settings.max_batch_size,
+    )

@@ -7,14 +7,18 @@ in the order of the inputs. Pure functions; every refusal is an ApiError with st
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import orjson
 
 from edgemodel_server.datatypes import NUMPY_DTYPE, Tensor, TensorSpec
 from edgemodel_server.errors import ApiError
-from edgemodel_server.raw_body import decode_raw_body
+from edgemodel_server.json_requests import decode_data, split_request
 from edgemodel_server.tensors import decode_binary, decode_json, encode_binary, encode_json, parse_shape
+
+_MAX_LAYOUTS = 256
+_MAX_LAYOUT_BYTES = 4096
 
 _UNSUPPORTED_PARAMETERS = ("classification", "shared_memory_region")
 """Parameters of other servers that change what the answer means: refused, not ignored."""
@@ -28,13 +32,16 @@ class Signature:
     outputs: Mapping[str, TensorSpec]
 
 
-@dataclass(frozen=True, slots=True)
-class InferRequest:
-    """A checked request: arrays that fit the model, and the wanted outputs as (name, binary?)."""
+class InferRequest(NamedTuple):
+    """A checked request: arrays that fit the model, and the wanted outputs as (name, binary?).
+
+    ``timeout`` is how many seconds the client waits for the computation; None: as long as it takes.
+    """
 
     id: str | None
     inputs: dict[str, Tensor]
     outputs: tuple[tuple[str, bool], ...]
+    timeout: float | None = None
 
     @property
     def output_names(self) -> list[str]:
@@ -47,32 +54,128 @@ class InferAnswer:
     """An encoded answer: the JSON part, and the binary tensors that follow it, if any."""
 
     document: bytes
-    tensors: tuple[bytes | memoryview, ...]
+    tensors: tuple[bytes, ...]
 
 
-def parse_infer_request(body: bytes, json_length: int | None, signature: Signature) -> InferRequest:
+class _Layout(NamedTuple):
+    """Where the tensors lie behind a JSON part that was read before: nothing of it needs to be read again."""
+
+    tensors: tuple[tuple[str, np.dtype[Any], int, tuple[int, ...], int], ...]
+    outputs: tuple[tuple[str, bool], ...]
+    timeout: float | None
+    size: int
+
+    def read(self, body: bytes, start: int) -> InferRequest | None:
+        """Return the request in ``body``, whose tensors begin at ``start``; None if they cannot be these."""
+        if len(body) - start != self.size:
+            return None
+        inputs: dict[str, Tensor] = {}
+        for name, dtype, count, shape, size in self.tensors:
+            inputs[name] = np.frombuffer(body, dtype, count, start).reshape(shape)
+            start += size
+        return InferRequest(None, inputs, self.outputs, self.timeout)
+
+
+class Layouts:
+    """The JSON parts of binary requests that one signature was checked with; equal bytes mean the same."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, _Layout] = {}
+
+    def get(self, text: bytes) -> _Layout | None:
+        """Return what is known of a JSON part."""
+        return self._known.get(text)
+
+    def learn(self, text: bytes, request: InferRequest, size: int) -> None:
+        """Remember a JSON part that was followed by ``size`` bytes, if the tensors are just those bytes."""
+        tensors = [(name, array) for name, array in request.inputs.items()]
+        plain = all(array.size and array.dtype.kind in "fiu" for _, array in tensors)
+        if request.id is not None or not plain or size != sum(array.nbytes for _, array in tensors):
+            return
+        if len(text) > _MAX_LAYOUT_BYTES:
+            return
+        if len(self._known) >= _MAX_LAYOUTS:  # clients that never say the same twice
+            self._known.clear()
+        self._known[text] = _Layout(
+            tuple((name, array.dtype, array.size, array.shape, array.nbytes) for name, array in tensors),
+            request.outputs,
+            request.timeout,
+            size,
+        )
+
+
+def parse_infer_request(
+    body: bytes, json_length: int | None, signature: Signature, layouts: Layouts | None = None
+) -> InferRequest:
     """Return the checked request in ``body``.
 
-    ``json_length`` is the value of ``Inference-Header-Content-Length``; None when the whole body is JSON, 0
-    when it is the only input's bytes: then all outputs are binary.
+    ``json_length`` is the value of ``Inference-Header-Content-Length``; None when the whole body is JSON.
+    ``layouts`` are the ones seen before, for the same signature.
     """
-    if json_length is not None and json_length > len(body):
+    if json_length is None:
+        return _read_json_request(body, signature) or _parse_document(body, memoryview(b""), signature)
+    if json_length > len(body):
         raise ApiError(
             400, f"Inference-Header-Content-Length is {json_length}, but the body has {len(body)} bytes"
         )
-    if json_length == 0:
-        wanted = tuple((name, True) for name in signature.outputs)
-        return InferRequest(None, decode_raw_body(body, signature.inputs), wanted)
-    document = _parse_object(body if json_length is None else memoryview(body)[:json_length])
-    tail = memoryview(b"" if json_length is None else body)[json_length or 0 :]
+    text = body[:json_length]
+    if layouts is None:
+        return _parse_document(text, memoryview(body)[json_length:], signature)
+    layout = layouts.get(text)
+    if layout is not None:
+        request = layout.read(body, json_length)
+        if request is not None:
+            return request
+    request = _parse_document(text, memoryview(body)[json_length:], signature)
+    layouts.learn(text, request, len(body) - json_length)
+    return request
+
+
+def _read_json_request(body: bytes, signature: Signature) -> InferRequest | None:
+    """Read a request whose tensors are all JSON the fast way; None where that is not possible."""
+    parts = split_request(body)
+    if parts is None or "inputs" not in parts[0]:
+        return None
+    document, arrays = parts
+    entries = document.get("inputs")
+    try:
+        heads = [_parse_input_head(entry, signature.inputs) for entry in entries or ()]
+        request_id, outputs, timeout = _parse_wishes(document, signature)
+    except ApiError:
+        return None
+    names = {spec.name for spec, _, _ in heads}
+    if not len(names) == len(heads) == len(arrays) == len(signature.inputs):
+        return None
+    if any(size is not None for _, _, size in heads):
+        return None
+    tensors = [(spec.datatype, shape, array) for (spec, shape, _), array in zip(heads, arrays, strict=True)]
+    decoded = decode_data(body, document, tensors)
+    if decoded is None:
+        return None
+    inputs = {head[0].name: tensor for head, tensor in zip(heads, decoded, strict=True)}
+    return InferRequest(request_id, inputs, outputs, timeout)
+
+
+def _parse_document(text: bytes, tail: memoryview, signature: Signature) -> InferRequest:
+    document = _parse_object(text)
+    inputs = _parse_inputs(document.get("inputs"), tail, signature.inputs)
+    request_id, outputs, timeout = _parse_wishes(document, signature)
+    return InferRequest(request_id, inputs, outputs, timeout)
+
+
+def _parse_wishes(
+    document: dict[str, Any], signature: Signature
+) -> tuple[str | None, tuple[tuple[str, bool], ...], float | None]:
+    """Return everything but the inputs: id, outputs and timeout in seconds."""
     request_id = document.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise ApiError(400, "id must be a string")
-    return InferRequest(
-        id=request_id,
-        inputs=_parse_inputs(document.get("inputs"), tail, signature.inputs),
-        outputs=_parse_outputs(document, signature.outputs),
-    )
+    parameters = _parse_parameters(document, "request")
+    timeout = parameters.get("timeout")
+    if timeout is not None and (type(timeout) is not int or timeout < 0):
+        raise ApiError(400, "the parameter timeout must be a number of microseconds")
+    outputs = _parse_outputs(document, parameters, signature.outputs)
+    return request_id, outputs, timeout / 1e6 if timeout else None
 
 
 def parse_tensors(entries: object, specs: Mapping[str, TensorSpec]) -> dict[str, Tensor]:
@@ -162,8 +265,10 @@ def _parse_parameters(entry: dict[str, Any], where: str) -> dict[str, Any]:
     return parameters
 
 
-def _parse_outputs(document: dict[str, Any], specs: Mapping[str, TensorSpec]) -> tuple[tuple[str, bool], ...]:
-    binary_default = _parse_flag(_parse_parameters(document, "request"), "binary_data_output", default=False)
+def _parse_outputs(
+    document: dict[str, Any], parameters: dict[str, Any], specs: Mapping[str, TensorSpec]
+) -> tuple[tuple[str, bool], ...]:
+    binary_default = _parse_flag(parameters, "binary_data_output", default=False)
     entries = document.get("outputs")
     if entries is None or entries == []:
         return tuple((name, binary_default) for name in specs)
@@ -195,7 +300,7 @@ def make_infer_answer(
 ) -> InferAnswer:
     """Return the encoded answer; ``arrays`` are the outputs in the order of ``request.outputs``."""
     outputs: list[dict[str, Any]] = []
-    buffers: list[bytes | memoryview] = []
+    buffers: list[bytes] = []
     for (name, binary), array in zip(request.outputs, arrays, strict=True):
         datatype = signature.outputs[name].datatype
         entry: dict[str, Any] = {"name": name, "datatype": datatype, "shape": array.shape}

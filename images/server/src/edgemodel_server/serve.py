@@ -2,31 +2,27 @@
 
 import asyncio
 import errno
-import gc
 import os
 import signal
 import socket
 import sys
-import threading
-from collections.abc import Sequence
 from contextlib import suppress
 
 import uvloop
 
+from edgemodel_server.access_log import AccessLog
 from edgemodel_server.app import App
-from edgemodel_server.check import make_checks
 from edgemodel_server.cpus import count_usable_cpus
 from edgemodel_server.discovery import find_sources
-from edgemodel_server.errors import Reason, StartError
 from edgemodel_server.http.connection import Connection
 from edgemodel_server.http.endpoint import Endpoint
 from edgemodel_server.http.messages import Limits
-from edgemodel_server.log import log_error, log_exception, log_info, log_warning
-from edgemodel_server.manifest import Source
-from edgemodel_server.served import ServedModel
+from edgemodel_server.log import log_error, log_info, log_warning
+from edgemodel_server.pacing import Pacer
+from edgemodel_server.served import ServedModel, ServeOptions
 from edgemodel_server.server_metrics import add_http
 from edgemodel_server.settings import Settings
-from edgemodel_server.startup import Prepared, prepare
+from edgemodel_server.starting import start_models, unload_idle
 from edgemodel_server.workers import Workers
 
 _FINISH_SECONDS = 20.0
@@ -52,15 +48,22 @@ async def _serve(settings: Settings) -> int:
     signals = _Signals(loop)
     found = find_sources(settings)
     threads = settings.threads or count_usable_cpus()
-    workers = Workers(loop, threads)
-    served = [
-        ServedModel(source.name, source.version, workers, settings.max_queue) for source in found.sources
-    ]
+    pacer = _make_pacer(settings)
+    workers = Workers(loop, threads, pacer)
+    options = ServeOptions(
+        max_queue=settings.max_queue,
+        max_delay=settings.max_delay,
+        idle_unload=settings.idle_unload,
+        inline=pacer is None,
+    )
+    served = [ServedModel(source.name, source.version, workers, options) for source in found.sources]
     for failure in found.failures:
         log_error("model not ready", reason=failure.reason, message=failure.message)
     app = App(served, [(failure.reason, failure.message) for failure in found.failures])
     endpoint = Endpoint(loop, app.handle, Limits(max_body_bytes=settings.max_body_bytes))
     app.add_metrics(lambda page: add_http(page, endpoint))
+    if settings.access_log is not None:
+        endpoint.access_log = AccessLog(loop, settings.access_log)
     try:
         listener = open_listener(settings.host, settings.http_port)
     except OSError as error:
@@ -76,7 +79,9 @@ async def _serve(settings: Settings) -> int:
         models=[one.name for one in served],
     )
     endpoint.start_sweeping()
-    _start_models(loop, settings, found.sources, served)
+    start_models(loop, settings, found.sources, served)
+    if settings.idle_unload:
+        unload_idle(loop, served)
     await signals.first.wait()
     await _drain(settings, app, endpoint, server, signals)
     return 0
@@ -108,45 +113,10 @@ class _Signals:
         (self.second if self.first.is_set() else self.first).set()
 
 
-def _start_models(
-    loop: asyncio.AbstractEventLoop,
-    settings: Settings,
-    sources: Sequence[Source],
-    served: Sequence[ServedModel],
-) -> None:
-    """Take the models through their checks in a thread: the loop goes on answering probes."""
-
-    def report(model: ServedModel, outcome: Prepared | StartError) -> None:
-        _report_start(model, outcome)
-        if all(one.started for one in served):
-            gc.collect()
-            gc.freeze()  # what exists now stays: the collector need not look at it again
-
-    def start_all() -> None:
-        with suppress(RuntimeError):  # the loop is closed: the process is about to exit
-            for source, model in zip(sources, served, strict=True):
-                loop.call_soon_threadsafe(report, model, _prepare_safely(source, settings))
-
-    threading.Thread(target=start_all, name="start", daemon=True).start()
-
-
-def _prepare_safely(source: Source, settings: Settings) -> Prepared | StartError:
-    try:
-        return prepare(source, make_checks(settings, source.name))
-    except StartError as error:
-        return error
-    except Exception as error:
-        log_exception("model start failed", model=source.name)
-        return StartError(Reason.LOAD_FAILED, f"{type(error).__name__}: {error}")
-
-
-def _report_start(model: ServedModel, outcome: Prepared | StartError) -> None:
-    if isinstance(outcome, StartError):
-        model.fail(outcome)
-        log_error("model not ready", model=model.name, reason=outcome.reason, message=outcome.message)
-    else:
-        model.start(outcome)
-        log_info("model ready", model=model.name, version=model.version, **outcome.facts())
+def _make_pacer(settings: Settings) -> Pacer | None:
+    if settings.max_cpu_percent is None:
+        return None
+    return Pacer(settings.max_cpu_percent / 100 * count_usable_cpus())
 
 
 async def _drain(
@@ -167,6 +137,8 @@ async def _drain(
     await asyncio.sleep(_LAST_LOOK_SECONDS)  # requests on them that we have not read
     cut = await endpoint.finish(0.0 if signals.second.is_set() else _FINISH_SECONDS)
     endpoint.stop_sweeping()
+    if endpoint.access_log is not None:
+        endpoint.access_log.flush()
     if cut:
         log_warning("connections cut", count=cut)
     log_info("stopped")

@@ -1,28 +1,46 @@
-"""A model as it is served: its state, its queue, its numbers, and its answers."""
+"""A model as it is served: its state, the way its calls are computed, and its numbers."""
 
-import time
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Any
 
+from edgemodel_server.call import Call, Outcome
 from edgemodel_server.errors import ApiError, Reason, StartError
-from edgemodel_server.http.messages import BINARY, JSON, Request, Response, error_response
-from edgemodel_server.inference import InferRequest, make_infer_answer, parse_infer_request
-from edgemodel_server.log import log_exception
+from edgemodel_server.lanes import InlineLane, ThreadLane, compute_one
 from edgemodel_server.metrics import ModelMetrics, Result
+from edgemodel_server.runtimes import Model
+from edgemodel_server.runtimes.slot import Binding
 from edgemodel_server.startup import Prepared
-from edgemodel_server.workers import Job, Workers
+from edgemodel_server.unload import UnloadedModel, give_memory_back
+from edgemodel_server.workers import Workers
 
 INLINE_SECONDS = 0.001
 """A computation that is expected to take less runs on the loop's thread: handing it over would cost more."""
 
 _SMOOTHING = 0.125
-_JSON_LENGTH = b"inference-header-content-length"
+_RESULTS = {400: Result.REFUSED, 500: Result.FAILED, 504: Result.DEADLINE}
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """How calls are treated.
+
+    ``max_queue`` counts calls; ``max_delay`` and ``idle_unload`` are seconds, 0 is none and never. ``inline``
+    allows short computations on the loop's thread.
+    """
+
+    max_queue: int = 64
+    max_delay: float = 0.0
+    idle_unload: float = 0.0
+    inline: bool = True
 
 
 class ServedModel:
     """One model, from its start to the end of the process; all methods run on the loop's thread."""
 
-    def __init__(self, name: str, version: str, workers: Workers, max_queue: int) -> None:
+    def __init__(self, name: str, version: str, workers: Workers, options: ServeOptions) -> None:
         self.name = name
         self.version = version
         self.metrics = ModelMetrics()
@@ -31,17 +49,23 @@ class ServedModel:
             Reason.STARTING,
             f'model "{name}" is being verified and loaded',
         )
+        self.reload: Callable[[], None] | None = None
+        """Begins to load the model again; ``start`` or ``fail`` is called when that ended."""
         self._workers = workers
-        self._max_queue = max_queue
-        self._inline_bytes = -1  # requests up to this size are computed inline
+        self._options = options
+        self._inline: InlineLane | None = None
+        self._threads: ThreadLane | None = None
+        self._inline_bytes = -1  # calls up to this size are computed on the loop's thread
         self._mean_seconds = 0.0
+        self._used = monotonic()
+        self._parked: list[Call] = []  # came while the model was not in memory
 
     # -- state -----------------------------------------------------------------------------------------------
 
     @property
     def ready(self) -> bool:
         """Whether the model passed all of its checks."""
-        return self.prepared is not None
+        return self.failure is None
 
     @property
     def started(self) -> bool:
@@ -49,22 +73,60 @@ class ServedModel:
         return self.failure is None or self.failure[0] is not Reason.STARTING
 
     def start(self, prepared: Prepared) -> None:
-        """Begin to serve."""
+        """Begin to serve, or go on after the model was loaded again."""
         self.prepared = prepared
         self.failure = None
-        seconds = prepared.run_seconds
-        if seconds is not None and seconds < INLINE_SECONDS:
-            # A larger input (free dimensions) is taken to cost in proportion.
-            self._inline_bytes = int(prepared.run_bytes * INLINE_SECONDS / max(seconds, 1e-6))
-            self._mean_seconds = seconds
+        self.metrics.loaded = True
+        self._used = monotonic()
+        self._open_lanes(prepared)
+        parked, self._parked = self._parked, []
+        for call in parked:
+            if not call.over:
+                self._begin(call)
 
     def fail(self, failure: StartError) -> None:
         """Stay, and say why the model is not served."""
         self.failure = (failure.reason, failure.message)
+        parked, self._parked = self._parked, []
+        for call in parked:
+            self._end(call, self._not_ready())
+
+    def _open_lanes(self, prepared: Prepared) -> None:
+        tuning, model, options = prepared.tuning, prepared.model, self._options
+        self._threads = ThreadLane(self._workers, model, tuning.max_rows, self._report)
+        self._threads.delay = options.max_delay
+        seconds = tuning.seconds
+        if not options.inline or seconds is None or seconds >= INLINE_SECONDS:
+            return
+        # A larger input (free dimensions) is taken to cost in proportion.
+        self._inline_bytes = int(tuning.input_bytes * INLINE_SECONDS / max(seconds, 1e-6))
+        self._mean_seconds = seconds
+        geometry = tuning.shrink(INLINE_SECONDS)
+        slot = model.bind(geometry) if geometry is not None and isinstance(model, Binding) else None
+        if geometry is not None and slot is not None:
+            self._inline = InlineLane(self._workers.loop, model, slot, geometry, self._report)
+            self._inline.delay = options.max_delay
+
+    def unload_if_idle(self, now: float) -> bool:
+        """Give the model's memory back if nobody has asked for a while; say whether that was done."""
+        prepared, threads = self.prepared, self._threads
+        if not self._options.idle_unload or self.reload is None or prepared is None or threads is None:
+            return False
+        busy = threads.queued or not (self._inline is None or self._inline.idle)
+        if busy or now < self._used + self._options.idle_unload:
+            return False
+        self._inline = self._threads = None
+        self._inline_bytes = -1
+        self.prepared = replace(prepared, model=UnloadedModel(prepared.model))
+        self.metrics.loaded = False
+        prepared.model.close()
+        del prepared, threads
+        give_memory_back()
+        return True
 
     def describe(self) -> dict[str, Any]:
         """Return the model metadata answer; raises ApiError(503) before the model is loaded."""
-        model = self._require_prepared().model
+        model = self.require_model()
         return {
             "name": self.name,
             "versions": [self.version],
@@ -73,90 +135,101 @@ class ServedModel:
             "outputs": [spec.describe() for spec in model.signature.outputs.values()],
         }
 
-    def _require_prepared(self) -> Prepared:
-        if self.prepared is None:
-            message = self.failure[1] if self.failure else ""
-            raise ApiError(503, f'model "{self.name}" is not ready: {message}')
-        return self.prepared
+    def require_model(self) -> Model:
+        """Return the model, for what it says of itself; raises ApiError(503) before it is ready."""
+        if self.prepared is None or self.failure is not None:
+            raise self._not_ready()
+        return self.prepared.model
+
+    def _not_ready(self) -> ApiError:
+        message = self.failure[1] if self.failure else ""
+        return ApiError(503, f'model "{self.name}" is not ready: {message}')
 
     # -- inference -------------------------------------------------------------------------------------------
 
-    def infer(self, request: Request) -> None:
-        """Answer an inference request, at once or when a thread has computed it."""
-        try:
-            model = self._require_prepared().model
-            parsed = parse_infer_request(request.body, _parse_json_length(request.headers), model.signature)
-        except ApiError as error:
-            self._refuse(request, error)
-            return
-        self.metrics.inputs_bytes += len(request.body)
-        request.body = b""  # tensors hold what they need of it
-        job = Job(model, parsed, lambda job: self._finish(request, job))
-        if sum(array.nbytes for array in parsed.inputs.values()) <= self._inline_bytes:
-            job.run()
-            self._watch_inline(job.finished - job.started)
-            self._finish(request, job, queued=False)
-        elif self.metrics.queued >= self._max_queue:
-            self._refuse(
-                request, ApiError(503, f'{self._max_queue} requests already wait for model "{self.name}"')
+    def submit(self, call: Call) -> None:
+        """Compute a call; it is finished at once or later, or cancelled. Never raises."""
+        call.on_cancel = self._count_cancelled
+        if call.deadline < math.inf:
+            call.timer = self._workers.loop.call_later(
+                max(0.0, call.deadline - monotonic()), self._expire, call
             )
+        if self._threads is not None:
+            self._begin(call)
+        elif self.failure is not None or self.reload is None:
+            self._end(call, self._not_ready())
+        elif len(self._parked) >= self._options.max_queue:
+            self._end(call, self._overloaded())
         else:
-            self.metrics.queued += 1
-            self._workers.submit(job)
+            self._parked.append(call)
+            if len(self._parked) == 1:
+                self.reload()
+
+    def _begin(self, call: Call) -> None:
+        if self._inline is not None and self._inline.take(call):
+            return
+        prepared, threads = self.prepared, self._threads
+        if prepared is None or threads is None:
+            self._end(call, self._not_ready())
+        elif sum(array.nbytes for array in call.inputs.values()) <= self._inline_bytes:
+            started = monotonic()
+            outcome = compute_one(prepared.model, call)
+            self._report((call,), (outcome,), started, monotonic())
+        elif threads.queued >= self._options.max_queue:
+            self._end(call, self._overloaded())
+        else:
+            threads.put(call)
+            self.metrics.queued = threads.queued
+
+    def _overloaded(self) -> ApiError:
+        return ApiError(503, f'{self._options.max_queue} requests already wait for model "{self.name}"')
+
+    def _report(
+        self, calls: Sequence[Call], outcomes: Sequence[Outcome], started: float, finished: float
+    ) -> None:
+        """End calls that were computed together; see ``lanes.Report``."""
+        metrics = self.metrics
+        count = len(calls)
+        metrics.batch.observe(count)
+        metrics.compute.observe(finished - started, count)
+        self._used = finished
+        if self._threads is not None:
+            metrics.queued = self._threads.queued
+        if self._inline_bytes >= 0:
+            self._watch_inline(finished - started)
+        for call, outcome in zip(calls, outcomes, strict=True):
+            metrics.queue.observe(started - call.queued)
+            if isinstance(outcome, ApiError):
+                self._end(call, outcome)
+            elif not call.over:
+                error = call.end(outcome)
+                if error is None:
+                    metrics.results[Result.OK] += 1
+                else:
+                    self.count_refused(error)
+        now = monotonic()
+        for call in calls:
+            metrics.requests.observe(now - call.received)
 
     def _watch_inline(self, seconds: float) -> None:
         """Leave the loop for good when computations turn out slower than the warm-up promised."""
         self._mean_seconds += _SMOOTHING * (seconds - self._mean_seconds)
         if self._mean_seconds > 2 * INLINE_SECONDS:
             self._inline_bytes = -1
+            self._inline = None
 
-    def _finish(self, request: Request, job: Job, *, queued: bool = True) -> None:
-        metrics = self.metrics
-        if queued:
-            metrics.queued -= 1
-        metrics.queue.observe(job.started - job.queued)
-        metrics.compute.observe(job.finished - job.started)
-        try:
-            response = self._make_response(job.request, job)
-        except ApiError as error:
-            self._refuse(request, error)
-            return
-        except Exception as error:
-            log_exception("inference failed", model=self.name, error=str(error))
-            self._refuse(
-                request, ApiError(500, "the computation failed: " + " ".join(str(error).split())[:500])
-            )
-            return
-        metrics.results[Result.OK] += 1
-        metrics.outputs_bytes += sum(map(len, response.parts))
-        self._observe(request)
-        request.answer(response)
+    def _end(self, call: Call, error: ApiError) -> None:
+        if not call.over:
+            self.count_refused(error)
+            call.end(error)
 
-    def _make_response(self, parsed: InferRequest, job: Job) -> Response:
-        if job.error is not None:
-            raise job.error
-        answer = make_infer_answer(self.name, self.version, parsed, job.outputs, job.model.signature)
-        if not answer.tensors:
-            return Response(200, (answer.document,), JSON)
-        length = b"Inference-Header-Content-Length: %d\r\n" % len(answer.document)
-        return Response(200, (answer.document, *answer.tensors), BINARY, length)
+    def _expire(self, call: Call) -> None:
+        self._end(call, ApiError(504, "the deadline of the request passed before it was computed"))
 
-    def _refuse(self, request: Request, error: ApiError) -> None:
-        results = {400: Result.REFUSED, 500: Result.FAILED}
+    def count_refused(self, error: ApiError) -> None:
+        """Count a request that ended with an error, here or before it became a call."""
         overloaded = Result.OVERLOADED if self.ready else Result.NOT_READY
-        self.metrics.results[results.get(error.status, overloaded)] += 1
-        self._observe(request)
-        request.answer(error_response(error.status, error.message))
+        self.metrics.results[_RESULTS.get(error.status, overloaded)] += 1
 
-    def _observe(self, request: Request) -> None:
-        self.metrics.requests.observe(time.monotonic() - request.received)
-
-
-def _parse_json_length(headers: Mapping[bytes, bytes]) -> int | None:
-    """Return the length of the JSON part; None where the whole body is JSON."""
-    text = headers.get(_JSON_LENGTH)
-    if text is None:
-        return None
-    if not text.isdigit() or len(text) > 18:
-        raise ApiError(400, "Inference-Header-Content-Length must be a number of bytes")
-    return int(text)
+    def _count_cancelled(self) -> None:
+        self.metrics.results[Result.CANCELLED] += 1

@@ -35,6 +35,11 @@ class Settings:
     max_body_bytes: int
     max_queue: int
     threads: int | None
+    max_batch_size: int
+    max_delay: float
+    idle_unload: float
+    max_cpu_percent: float | None
+    access_log: float | None
     prefetch: bool
     check: bool
 
@@ -60,6 +65,11 @@ def parse_settings(argv: Sequence[str]) -> Settings:
         max_body_bytes=options.max_body_bytes,
         max_queue=options.max_queue,
         threads=options.threads,
+        max_batch_size=options.max_batch_size if options.batching == "auto" else 1,
+        max_delay=options.max_delay_ms / 1000,
+        idle_unload=options.idle_unload,
+        max_cpu_percent=options.max_cpu_percent,
+        access_log=options.access_log,
         prefetch=options.prefetch,
         check=options.check,
     )
@@ -107,7 +117,25 @@ def _make_parser() -> argparse.ArgumentParser:
         help="requests that may wait per model before 503 (default: %(default)s)")  # fmt: skip
     add("--threads", type=_parse_positive, default=None, metavar="N",
         help="computations at once (default: the processors this process may use)")  # fmt: skip
+    add("--access-log", type=_parse_sample, default=None, metavar="off|all|SAMPLE",
+        help="one JSON line per request: none (default), all, or a share of them from 0 to 1; "
+             "unless off, what failed is always logged")  # fmt: skip
+    _add_engine_options(parser)
     return parser
+
+
+def _add_engine_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--batching", choices=("auto", "off"), default="auto",
+        help="auto: share a computation where that was measured to pay (default: %(default)s)")  # fmt: skip
+    add("--max-batch-size", type=_parse_positive, default=32, metavar="N",
+        help="rows that may share a computation (default: %(default)s)")  # fmt: skip
+    add("--max-delay-ms", type=_parse_non_negative, default=0.0, metavar="MS",
+        help="how long a request may wait for others to share with (default: %(default)s)")  # fmt: skip
+    add("--idle-unload", type=_parse_non_negative, default=0.0, metavar="S",
+        help="give the memory of an unused model back; 0: never (default: %(default)s)")  # fmt: skip
+    add("--max-cpu-percent", type=_parse_percent, default=None, metavar="P",
+        help="processor time to use at most, in percent of the processors this process may use")  # fmt: skip
 
 
 def _parse_named_path(text: str) -> NamedPath:
@@ -130,6 +158,25 @@ def _parse_positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def _parse_sample(text: str) -> float | None:
+    if text in ("off", "all"):
+        return None if text == "off" else 1.0
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither off nor all nor a share from 0 to 1, as 0.01")
+    return share
+
+
+def _parse_percent(text: str) -> float:
+    number = float(text)
+    if not 1 <= number <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 100")
     return number
 
 

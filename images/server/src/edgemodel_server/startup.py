@@ -16,32 +16,37 @@ from edgemodel_server.golden import Golden, compare_golden, read_golden
 from edgemodel_server.log import log_warning
 from edgemodel_server.manifest import Source, verify_files
 from edgemodel_server.runtimes import LoadOptions, Model, load_model
+from edgemodel_server.tuning import Tuning, tune
 
 _WARM_UP_SECONDS = 0.3
 _WARM_UP_RUNS = 20
+_CLEAR_SECONDS = 0.005
+"""A model this slow is computed by a thread whatever a third run would say."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """What a model must pass: its golden sample and the execution provider it must run on, if any."""
+    """What a model must pass: its golden sample and the execution provider it must run on, if any.
+
+    ``max_rows`` is how many rows of several requests may share a computation, where that pays.
+    """
 
     golden: Path | None = None
     tolerance: float = 1e-2
     provider: str | None = None
+    max_rows: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A model that passed every check.
 
-    ``run_seconds`` is the fastest warm-up run (None: no inputs could be made up for it), on inputs of
-    ``run_bytes``; ``stages`` are the seconds that each stage took.
+    ``stages`` are the seconds that each stage took.
     """
 
     model: Model
     sha256: str
-    run_seconds: float | None
-    run_bytes: int
+    tuning: Tuning
     stages: Mapping[str, float]
 
     def facts(self) -> dict[str, object]:
@@ -50,15 +55,15 @@ class Prepared:
         return {
             "sha256": self.sha256,
             "provider": self.model.provider,
-            "run_seconds": self.run_seconds,
+            "run_seconds": self.tuning.seconds,
+            "max_batch": self.tuning.max_rows,
             "stages": seconds,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class _WarmUp:
-    seconds: float | None
-    input_bytes: int
+    tuning: Tuning
     outputs: Mapping[str, Tensor]
 
 
@@ -76,7 +81,7 @@ def prepare(source: Source, checks: Checks) -> Prepared:
     marks.append(time.monotonic())
     # 3. it computes: the first run is slow, and no client should wait for it
     golden = None if checks.golden is None else read_golden(checks.golden, model.signature)
-    warm_up = _warm_up(model, golden)
+    warm_up = _warm_up(model, golden, checks.max_rows)
     marks.append(time.monotonic())
     # 4. what it computes is right
     if golden is not None:
@@ -84,35 +89,34 @@ def prepare(source: Source, checks: Checks) -> Prepared:
     marks.append(time.monotonic())
     names = ("verify", "load", "warm_up", "golden")
     stages = {name: marks[index + 1] - marks[index] for index, name in enumerate(names)}
-    return Prepared(model, sha256, warm_up.seconds, warm_up.input_bytes, stages)
+    return Prepared(model, sha256, warm_up.tuning, stages)
 
 
-def _warm_up(model: Model, golden: Golden | None) -> _WarmUp:
+def _warm_up(model: Model, golden: Golden | None, max_rows: int) -> _WarmUp:
     """Run until times settle or the budget is spent, and once at least; on real inputs if there are any."""
     inputs = (
         golden.inputs
         if golden
         else {name: _make_input(spec) for name, spec in model.signature.inputs.items()}
     )
-    input_bytes = sum(array.nbytes for array in inputs.values())
     names = list(model.signature.outputs)
     fastest = float("inf")
     outputs: list[Tensor] = []
     end = time.monotonic() + _WARM_UP_SECONDS
-    for _ in range(_WARM_UP_RUNS):
+    for runs in range(1, _WARM_UP_RUNS + 1):
         started = time.monotonic()
         try:
             outputs = model.run(inputs, names)
         except Exception as error:
-            return _forgive(model, golden, input_bytes, error)
+            return _forgive(model, golden, inputs, error)
         finished = time.monotonic()
         fastest = min(fastest, finished - started)
-        if finished >= end:
+        if finished >= end or (runs > 1 and fastest > _CLEAR_SECONDS):
             break
-    return _WarmUp(fastest, input_bytes, dict(zip(names, outputs, strict=True)))
+    return _WarmUp(tune(model, inputs, fastest, max_rows), dict(zip(names, outputs, strict=True)))
 
 
-def _forgive(model: Model, golden: Golden | None, input_bytes: int, error: Exception) -> _WarmUp:
+def _forgive(model: Model, golden: Golden | None, inputs: Mapping[str, Tensor], error: Exception) -> _WarmUp:
     """Let a model be that refuses made-up inputs: with free dimensions or text they may be impossible."""
     specs = model.signature.inputs.values()
     made_up = golden is None and any(spec.datatype == BYTES or -1 in spec.shape for spec in specs)
@@ -121,7 +125,7 @@ def _forgive(model: Model, golden: Golden | None, input_bytes: int, error: Excep
     log_warning(
         "warm-up skipped", error=str(error), advice="give a golden sample: it is used as warm-up input"
     )
-    return _WarmUp(None, input_bytes, {})
+    return _WarmUp(Tuning(None, sum(array.nbytes for array in inputs.values())), {})
 
 
 def _make_input(spec: TensorSpec) -> Tensor:

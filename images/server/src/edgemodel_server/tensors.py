@@ -145,11 +145,9 @@ def encode_json(name: str, datatype: str, array: Tensor) -> Tensor | list[str]:
     return np.ascontiguousarray(flat)
 
 
-def encode_binary(datatype: str, array: Tensor) -> bytes | memoryview:
-    """Return the tensor in the layout of the binary extension; shares the array's memory if it can."""
+def encode_binary(datatype: str, array: Tensor) -> bytes:
+    """Return the tensor in the layout of the binary extension."""
     if datatype == BYTES:
         return b"".join(chain.from_iterable((_LENGTH.pack(len(item)), item) for item in array.reshape(-1)))
-    if array.size == 0:
-        return b""
-    flat: Tensor = np.ascontiguousarray(array, dtype=NUMPY_DTYPE[datatype]).reshape(-1)
-    return flat.data.cast("B")
+    dtype = NUMPY_DTYPE[datatype]
+    return (array if array.dtype == dtype else array.astype(dtype)).tobytes()

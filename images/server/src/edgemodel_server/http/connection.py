@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
+from edgemodel_server.http.access import log_response
 from edgemodel_server.http.messages import Request, Response, error_response
 from edgemodel_server.override import override
 
@@ -104,6 +105,8 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._waiting.clear()
         self._incoming = None
+        if self._current is not None and self._current.on_lost is not None:
+            self._current.on_lost()
         self._endpoint.closed(self)
 
     @override
@@ -284,6 +287,8 @@ class Connection(asyncio.Protocol):
     def answer(self, request: Request, response: Response) -> None:
         """Send the response to the current request; see ``messages.Answerable``."""
         self._endpoint.count(response.status)
+        if self._endpoint.access_log is not None:
+            log_response(self._endpoint.access_log, request, response, self._transport)
         transport = self._transport
         if transport is None or transport.is_closing() or request is not self._current:
             return

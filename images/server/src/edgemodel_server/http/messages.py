@@ -1,12 +1,14 @@
 """Requests as they were parsed, and responses with their head rendered to bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Protocol
 
 import orjson
+
+from edgemodel_server.access_log import Work
 
 JSON = b"application/json"
 BINARY = b"application/octet-stream"
@@ -58,8 +60,8 @@ class Request:
     """One request, complete with its body. ``received`` is the monotonic time of its last byte."""
 
     __slots__ = (
-        "_sender", "body", "chunks", "head_end", "headers", "http_1_0", "keep_alive", "method", "path",
-        "received", "refusal", "size", "started",
+        "_sender", "body", "chunks", "head_end", "headers", "http_1_0", "keep_alive", "method", "on_lost",
+        "path", "received", "refusal", "size", "started", "work",
     )  # fmt: skip
 
     def __init__(self, sender: Answerable, started: float) -> None:
@@ -76,6 +78,8 @@ class Request:
         self.received = started
         self.head_end: float | None = None
         self.refusal: Response | None = None
+        self.on_lost: Callable[[], None] | None = None  # called when the client goes away before the answer
+        self.work: Work | None = None  # for the access log
 
     def answer(self, response: Response) -> None:
         """Send the response to this request; exactly once, from the loop's thread."""

@@ -17,6 +17,8 @@ from edgemodel_server.datatypes import BYTES, Tensor, TensorSpec
 from edgemodel_server.errors import ApiError, Reason, StartError
 from edgemodel_server.inference import Signature
 from edgemodel_server.runtimes import LoadOptions
+from edgemodel_server.runtimes.onnx_slot import OnnxSlot
+from edgemodel_server.runtimes.slot import Geometry
 
 _DATATYPES: Mapping[str, str] = {
     "tensor(bool)": "BOOL",
@@ -64,6 +66,12 @@ class OnnxModel:
         except ort_errors.InvalidArgument as error:
             raise ApiError(400, f"the model refuses these inputs: {error}") from error
         return [_to_bytes(array) if array.dtype.hasobject else array for array in results]
+
+    def bind(self, geometry: Geometry) -> OnnxSlot | None:
+        """Return bound memory for these shapes; see ``slot.Binding``."""
+        if self.provider != _CPU_PROVIDER:  # its memory is elsewhere
+            return None
+        return OnnxSlot(self._session, self.signature, geometry)
 
 
 def load(path: Path, options: LoadOptions) -> OnnxModel:

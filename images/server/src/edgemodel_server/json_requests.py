@@ -1,0 +1,159 @@
+"""Requests whose tensors are JSON, read by simdjson: several times faster than lists of Python numbers.
+
+It accepts only what the strict reader in ``inference`` would accept, with the same result, and says nothing
+about the rest: None sends the request there, where every refusal has its sentence.
+"""
+
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+import simdjson
+
+from edgemodel_server.datatypes import NUMPY_DTYPE, Tensor
+
+_ELEMENT_TYPES: dict[str, tuple[Literal["d", "i", "u"], np.dtype[Any]]] = {
+    "f": ("d", np.dtype("<f8")),
+    "i": ("i", np.dtype("<i8")),
+    "u": ("u", np.dtype("<u8")),
+}
+"""numpy kind -> simdjson's element type, and what it writes."""
+
+_FEW_BRACKETS = 16
+
+_parser = simdjson.Parser()
+
+
+def split_request(body: bytes) -> tuple[dict[str, Any], list[simdjson.Array]] | None:
+    """Return a request's JSON object without the ``data`` of its inputs, and these; None: read it strictly.
+
+    ``data`` is None in the object. Drop the arrays before the next call: the parser uses their memory again.
+    """
+    global _parser  # noqa: PLW0603 - one parser, whose memory is used again
+    try:
+        root = _parser.parse(body)
+    except ValueError:
+        return None
+    except RuntimeError:  # something of the last request is still referred to
+        _parser = simdjson.Parser()
+        return None
+    if not isinstance(root, simdjson.Object):
+        return None
+    arrays: list[simdjson.Array] = []
+    document: dict[str, Any] = {}
+    for key, value in root.items():
+        if key in document:
+            return None  # given twice: readers differ in which one they take
+        if key == "inputs":
+            entries = _split_inputs(value, arrays)
+            if entries is None:
+                return None
+            document[key] = entries
+        else:
+            document[key] = _to_python(value)
+    return document, arrays
+
+
+def _split_inputs(value: object, arrays: list[simdjson.Array]) -> list[dict[str, Any]] | None:
+    if not isinstance(value, simdjson.Array):
+        return None
+    entries: list[dict[str, Any]] = []
+    for item in value:
+        if not isinstance(item, simdjson.Object):
+            return None
+        entry: dict[str, Any] = {}
+        for key, part in item.items():
+            if key in entry:
+                return None
+            if key == "data":
+                if not isinstance(part, simdjson.Array):
+                    return None
+                arrays.append(part)
+                entry[key] = None
+            else:
+                entry[key] = _to_python(part)
+        entries.append(entry)
+    return entries
+
+
+def _to_python(value: object) -> object:
+    if isinstance(value, simdjson.Object):
+        return value.as_dict()
+    return value.as_list() if isinstance(value, simdjson.Array) else value
+
+
+def decode_data(
+    body: bytes, document: dict[str, Any], tensors: list[tuple[str, tuple[int, ...], simdjson.Array]]
+) -> list[Tensor] | None:
+    """Return the arrays of all ``data``, given with datatype and shape; None where one is not just that."""
+    brackets = _count_lists(document)
+    decoded: list[Tensor] = []
+    for datatype, shape, array in tensors:
+        nested = _count_arrays(array, shape)
+        tensor = _decode(datatype, shape, array)
+        if nested is None or tensor is None:
+            return None
+        brackets += nested
+        decoded.append(tensor)
+    # simdjson flattens whatever is nested. What was counted is all there is: so nothing else is.
+    return decoded if _has_brackets(body, brackets) else None
+
+
+def _decode(datatype: str, shape: tuple[int, ...], array: simdjson.Array) -> Tensor | None:
+    dtype = NUMPY_DTYPE[datatype]
+    if dtype.kind not in _ELEMENT_TYPES:
+        return None
+    element, wide = _ELEMENT_TYPES[dtype.kind]
+    try:
+        values: Tensor = np.frombuffer(array.as_buffer(of_type=element), wide)
+    except (TypeError, ValueError):
+        return None
+    if len(values) != prod(shape):
+        return None
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            values = values.astype(dtype)
+        return values.reshape(shape) if np.isfinite(values).all() else None
+    narrow = values.astype(dtype)
+    return narrow.reshape(shape) if np.array_equal(narrow, values) else None
+
+
+def _count_arrays(array: simdjson.Array, shape: tuple[int, ...]) -> int | None:
+    """Return how many arrays there are in flat data, or in data nested as ``shape``; None: it is neither."""
+    size = len(array)
+    first = array[0] if size else None
+    if not isinstance(first, simdjson.Array):
+        return 1 if size == prod(shape) else None
+    return _count_nested(array, shape)
+
+
+def _count_nested(array: simdjson.Array, shape: tuple[int, ...]) -> int | None:
+    if not shape or len(array) != shape[0]:
+        return None
+    count = 1
+    if len(shape) == 1:
+        return count
+    for row in array:
+        inner = _count_nested(row, shape[1:]) if isinstance(row, simdjson.Array) else None
+        if inner is None:
+            return None
+        count += inner
+    return count
+
+
+def _count_lists(value: object) -> int:
+    if isinstance(value, list):
+        return 1 + sum(map(_count_lists, value))
+    return sum(map(_count_lists, value.values())) if isinstance(value, dict) else 0
+
+
+def _has_brackets(body: bytes, count: int) -> bool:
+    """Say whether exactly ``count`` opening brackets are in the text; one inside a string is one too many."""
+    if count > _FEW_BRACKETS:
+        return body.count(b"[") == count
+    place = -1
+    for _ in range(count):
+        place = body.find(b"[", place + 1)
+        if place < 0:
+            return False
+    return body.find(b"[", place + 1) < 0

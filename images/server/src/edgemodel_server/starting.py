@@ -1,0 +1,83 @@
+"""Loading models in the background: all of them at the start, and one again when it was unloaded."""
+
+import asyncio
+import gc
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from time import monotonic
+
+from edgemodel_server.check import make_checks
+from edgemodel_server.errors import Reason, StartError
+from edgemodel_server.log import log_error, log_exception, log_info
+from edgemodel_server.manifest import Source
+from edgemodel_server.served import ServedModel
+from edgemodel_server.settings import Settings
+from edgemodel_server.startup import Prepared, prepare
+
+_UNLOAD_LOOK_SECONDS = 1.0
+
+
+def start_models(
+    loop: asyncio.AbstractEventLoop,
+    settings: Settings,
+    sources: Sequence[Source],
+    served: Sequence[ServedModel],
+) -> None:
+    """Take the models through their checks in a thread: the loop goes on answering probes."""
+
+    def report(model: ServedModel, outcome: Prepared | StartError) -> None:
+        _report_start(model, outcome)
+        if all(one.started for one in served) and not settings.idle_unload:
+            gc.collect()
+            gc.freeze()  # what exists now stays: the collector need not look at it again
+
+    def start_all() -> None:
+        for source, model in zip(sources, served, strict=True):
+            outcome = _prepare_safely(source, settings)
+            with suppress(RuntimeError):  # the loop is closed: the process is about to exit
+                loop.call_soon_threadsafe(report, model, outcome)
+
+    for source, model in zip(sources, served, strict=True):
+        model.reload = partial(_reload, loop, settings, source, model)
+    threading.Thread(target=start_all, name="start", daemon=True).start()
+
+
+def unload_idle(loop: asyncio.AbstractEventLoop, served: Sequence[ServedModel]) -> None:
+    """Unload, from now on, what nobody has asked for long enough."""
+    now = monotonic()
+    for model in served:
+        if model.unload_if_idle(now):
+            log_info("model unloaded", model=model.name)
+    loop.call_later(_UNLOAD_LOOK_SECONDS, unload_idle, loop, served)
+
+
+def _reload(loop: asyncio.AbstractEventLoop, settings: Settings, source: Source, model: ServedModel) -> None:
+    """Load one model again, with all of its checks: its files may have changed meanwhile."""
+
+    def load() -> None:
+        outcome = _prepare_safely(source, settings)
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(_report_start, model, outcome)
+
+    threading.Thread(target=load, name="reload", daemon=True).start()
+
+
+def _prepare_safely(source: Source, settings: Settings) -> Prepared | StartError:
+    try:
+        return prepare(source, make_checks(settings, source.name))
+    except StartError as error:
+        return error
+    except Exception as error:
+        log_exception("model start failed", model=source.name)
+        return StartError(Reason.LOAD_FAILED, f"{type(error).__name__}: {error}")
+
+
+def _report_start(model: ServedModel, outcome: Prepared | StartError) -> None:
+    if isinstance(outcome, StartError):
+        model.fail(outcome)
+        log_error("model not ready", model=model.name, reason=outcome.reason, message=outcome.message)
+    else:
+        model.start(outcome)
+        log_info("model ready", model=model.name, version=model.version, **outcome.facts())
