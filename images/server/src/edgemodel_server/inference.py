@@ -139,8 +139,8 @@ def _read_json_request(body: bytes, signature: Signature) -> InferRequest | None
     document, arrays = parts
     entries = document.get("inputs")
     try:
-        heads = [_parse_input_head(entry, signature.inputs) for entry in entries or ()]
-        request_id, outputs, timeout = _parse_wishes(document, signature)
+        heads = [parse_input_head(entry, signature.inputs) for entry in entries or ()]
+        request_id, outputs, timeout = parse_wishes(document, signature)
     except ApiError:
         return None
     names = {spec.name for spec, _, _ in heads}
@@ -159,11 +159,11 @@ def _read_json_request(body: bytes, signature: Signature) -> InferRequest | None
 def _parse_document(text: bytes, tail: memoryview, signature: Signature) -> InferRequest:
     document = _parse_object(text)
     inputs = _parse_inputs(document.get("inputs"), tail, signature.inputs)
-    request_id, outputs, timeout = _parse_wishes(document, signature)
+    request_id, outputs, timeout = parse_wishes(document, signature)
     return InferRequest(request_id, inputs, outputs, timeout)
 
 
-def _parse_wishes(
+def parse_wishes(
     document: dict[str, Any], signature: Signature
 ) -> tuple[str | None, tuple[tuple[str, bool], ...], float | None]:
     """Return everything but the inputs: id, outputs and timeout in seconds."""
@@ -198,7 +198,7 @@ def _parse_inputs(entries: object, tail: memoryview, specs: Mapping[str, TensorS
         raise ApiError(400, "inputs must be a list of tensors")
     arrays: dict[str, Tensor] = {}
     for entry in entries:
-        spec, shape, size = _parse_input_head(entry, specs)
+        spec, shape, size = parse_input_head(entry, specs)
         if spec.name in arrays:
             raise ApiError(400, f'input "{spec.name}" is given twice')
         arrays[spec.name] = _parse_elements(entry, spec, shape, size, tail)
@@ -225,7 +225,7 @@ def _parse_elements(
     return decode_binary(spec.name, spec.datatype, shape, tail[:size])
 
 
-def _parse_input_head(
+def parse_input_head(
     entry: object, specs: Mapping[str, TensorSpec]
 ) -> tuple[TensorSpec, tuple[int, ...], int | None]:
     """Return the model's tensor, the shape and the binary size (None: JSON data) of one request tensor."""
@@ -296,7 +296,12 @@ def _parse_flag(parameters: dict[str, Any], key: str, *, default: bool) -> bool:
 
 
 def make_infer_answer(
-    model: str, version: str, request: InferRequest, arrays: Sequence[Tensor], signature: Signature
+    model: str,
+    version: str,
+    request: InferRequest,
+    arrays: Sequence[Tensor],
+    signature: Signature,
+    parameters: Mapping[str, int | float] | None = None,
 ) -> InferAnswer:
     """Return the encoded answer; ``arrays`` are the outputs in the order of ``request.outputs``."""
     outputs: list[dict[str, Any]] = []
@@ -314,5 +319,7 @@ def make_infer_answer(
     document: dict[str, Any] = {"model_name": model, "model_version": version}
     if request.id is not None:
         document["id"] = request.id
+    if parameters is not None:
+        document["parameters"] = parameters
     document["outputs"] = outputs
     return InferAnswer(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY), tuple(buffers))
