@@ -6,6 +6,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from edgemodel_server.access_log import AccessLog
 from edgemodel_server.http.messages import HeadWriter, Limits, Request
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Endpoint:
         self.heads = HeadWriter()
         self.connections: set[Connection] = set()
         self.draining = False
+        self.access_log: AccessLog | None = None
         self.responses = {f"{first}xx": 0 for first in (2, 4, 5)}
         self._sweep_handle: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
