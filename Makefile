@@ -46,6 +46,10 @@ test-cluster: sync ## Tests on a real registry, a real API server and the real c
 	$(PYTEST) tests/cluster_fixture/test_cluster_parts.py tests/cluster_fixture/test_cluster_lifecycle.py
 	$(PYTEST) tests/chart tests/cluster_fixture/test_cluster_live.py tests/adapters tests/cluster
 
+.PHONY: bench-serving
+bench-serving: sync ## Measure the inference server against its bars and its peers
+	@$(RUN) python -u -m bench $(ARGS)
+
 .PHONY: generate
 generate: sync ## Write the generated files
 	$(RUN) python -m edgemodel_operator.generate

@@ -1,0 +1,1 @@
+"""`make bench-serving`: the inference server, measured against the bare runtime and against its peers."""
