@@ -5,20 +5,16 @@ header ``Inference-Header-Content-Length`` gives the length of the JSON part, an
 in the order of the inputs. Pure functions; every refusal is an ApiError with status 400.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import orjson
 
 from edgemodel_server.datatypes import NUMPY_DTYPE, Tensor, TensorSpec
 from edgemodel_server.errors import ApiError
 from edgemodel_server.json_requests import decode_data, split_request
-from edgemodel_server.tensors import decode_binary, decode_json, encode_binary, encode_json, parse_shape
-
-_MAX_LAYOUTS = 256
-_MAX_LAYOUT_BYTES = 4096
+from edgemodel_server.tensors import decode_binary, decode_json, parse_shape
 
 _UNSUPPORTED_PARAMETERS = ("classification", "shared_memory_region")
 """Parameters of other servers that change what the answer means: refused, not ignored."""
@@ -49,68 +45,10 @@ class InferRequest(NamedTuple):
         return [name for name, _ in self.outputs]
 
 
-@dataclass(frozen=True, slots=True)
-class InferAnswer:
-    """An encoded answer: the JSON part, and the binary tensors that follow it, if any."""
-
-    document: bytes
-    tensors: tuple[bytes, ...]
-
-
-class _Layout(NamedTuple):
-    """Where the tensors lie behind a JSON part that was read before: nothing of it needs to be read again."""
-
-    tensors: tuple[tuple[str, np.dtype[Any], int, tuple[int, ...], int], ...]
-    outputs: tuple[tuple[str, bool], ...]
-    timeout: float | None
-    size: int
-
-    def read(self, body: bytes, start: int) -> InferRequest | None:
-        """Return the request in ``body``, whose tensors begin at ``start``; None if they cannot be these."""
-        if len(body) - start != self.size:
-            return None
-        inputs: dict[str, Tensor] = {}
-        for name, dtype, count, shape, size in self.tensors:
-            inputs[name] = np.frombuffer(body, dtype, count, start).reshape(shape)
-            start += size
-        return InferRequest(None, inputs, self.outputs, self.timeout)
-
-
-class Layouts:
-    """The JSON parts of binary requests that one signature was checked with; equal bytes mean the same."""
-
-    def __init__(self) -> None:
-        self._known: dict[bytes, _Layout] = {}
-
-    def get(self, text: bytes) -> _Layout | None:
-        """Return what is known of a JSON part."""
-        return self._known.get(text)
-
-    def learn(self, text: bytes, request: InferRequest, size: int) -> None:
-        """Remember a JSON part that was followed by ``size`` bytes, if the tensors are just those bytes."""
-        tensors = [(name, array) for name, array in request.inputs.items()]
-        plain = all(array.size and array.dtype.kind in "fiu" for _, array in tensors)
-        if request.id is not None or not plain or size != sum(array.nbytes for _, array in tensors):
-            return
-        if len(text) > _MAX_LAYOUT_BYTES:
-            return
-        if len(self._known) >= _MAX_LAYOUTS:  # clients that never say the same twice
-            self._known.clear()
-        self._known[text] = _Layout(
-            tuple((name, array.dtype, array.size, array.shape, array.nbytes) for name, array in tensors),
-            request.outputs,
-            request.timeout,
-            size,
-        )
-
-
-def parse_infer_request(
-    body: bytes, json_length: int | None, signature: Signature, layouts: Layouts | None = None
-) -> InferRequest:
+def parse_infer_request(body: bytes, json_length: int | None, signature: Signature) -> InferRequest:
     """Return the checked request in ``body``.
 
     ``json_length`` is the value of ``Inference-Header-Content-Length``; None when the whole body is JSON.
-    ``layouts`` are the ones seen before, for the same signature.
     """
     if json_length is None:
         return _read_json_request(body, signature) or _parse_document(body, memoryview(b""), signature)
@@ -118,17 +56,7 @@ def parse_infer_request(
         raise ApiError(
             400, f"Inference-Header-Content-Length is {json_length}, but the body has {len(body)} bytes"
         )
-    text = body[:json_length]
-    if layouts is None:
-        return _parse_document(text, memoryview(body)[json_length:], signature)
-    layout = layouts.get(text)
-    if layout is not None:
-        request = layout.read(body, json_length)
-        if request is not None:
-            return request
-    request = _parse_document(text, memoryview(body)[json_length:], signature)
-    layouts.learn(text, request, len(body) - json_length)
-    return request
+    return _parse_document(body[:json_length], memoryview(body)[json_length:], signature)
 
 
 def _read_json_request(body: bytes, signature: Signature) -> InferRequest | None:
@@ -293,33 +221,3 @@ def _parse_flag(parameters: dict[str, Any], key: str, *, default: bool) -> bool:
     if not isinstance(value, bool):
         raise ApiError(400, f"the parameter {key} must be true or false")
     return value
-
-
-def make_infer_answer(
-    model: str,
-    version: str,
-    request: InferRequest,
-    arrays: Sequence[Tensor],
-    signature: Signature,
-    parameters: Mapping[str, int | float] | None = None,
-) -> InferAnswer:
-    """Return the encoded answer; ``arrays`` are the outputs in the order of ``request.outputs``."""
-    outputs: list[dict[str, Any]] = []
-    buffers: list[bytes] = []
-    for (name, binary), array in zip(request.outputs, arrays, strict=True):
-        datatype = signature.outputs[name].datatype
-        entry: dict[str, Any] = {"name": name, "datatype": datatype, "shape": array.shape}
-        if binary:
-            buffer = encode_binary(datatype, array)
-            entry["parameters"] = {"binary_data_size": len(buffer)}
-            buffers.append(buffer)
-        else:
-            entry["data"] = encode_json(name, datatype, array)
-        outputs.append(entry)
-    document: dict[str, Any] = {"model_name": model, "model_version": version}
-    if request.id is not None:
-        document["id"] = request.id
-    if parameters is not None:
-        document["parameters"] = parameters
-    document["outputs"] = outputs
-    return InferAnswer(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY), tuple(buffers))

@@ -20,6 +20,8 @@ _ELEMENT_TYPES: dict[str, tuple[Literal["d", "i", "u"], np.dtype[Any]]] = {
 """numpy kind -> simdjson's element type, and what it writes."""
 
 _FEW_BRACKETS = 16
+_REQUEST_KEYS = frozenset({"inputs", "outputs", "parameters"})
+_TENSOR_KEYS = frozenset({"name", "datatype", "shape", "data", "parameters"})
 
 _parser = simdjson.Parser()
 
@@ -29,21 +31,16 @@ def split_request(body: bytes) -> tuple[dict[str, Any], list[simdjson.Array]] | 
 
     ``data`` is None in the object. Drop the arrays before the next call: the parser uses their memory again.
     """
-    global _parser  # noqa: PLW0603 - one parser, whose memory is used again
-    try:
-        root = _parser.parse(body)
-    except ValueError:
-        return None
-    except RuntimeError:  # something of the last request is still referred to
-        _parser = simdjson.Parser()
-        return None
+    root = _parse(body)
     if not isinstance(root, simdjson.Object):
         return None
     arrays: list[simdjson.Array] = []
     document: dict[str, Any] = {}
-    for key, value in root.items():
-        if key in document:
-            return None  # given twice: readers differ in which one they take
+    keys = list(root.keys())
+    if len(set(keys)) < len(keys):
+        return None  # given twice: readers differ in which one they take
+    for key in keys:
+        value = root[key]
         if key == "inputs":
             entries = _split_inputs(value, arrays)
             if entries is None:
@@ -61,10 +58,12 @@ def _split_inputs(value: object, arrays: list[simdjson.Array]) -> list[dict[str,
     for item in value:
         if not isinstance(item, simdjson.Object):
             return None
+        keys = list(item.keys())
+        if len(set(keys)) < len(keys):
+            return None
         entry: dict[str, Any] = {}
-        for key, part in item.items():
-            if key in entry:
-                return None
+        for key in keys:
+            part = item[key]
             if key == "data":
                 if not isinstance(part, simdjson.Array):
                     return None
@@ -157,3 +156,46 @@ def _has_brackets(body: bytes, count: int) -> bool:
         if place < 0:
             return False
     return body.find(b"[", place + 1) < 0
+
+
+def decode_flat(text: bytes, datatype: str, shape: tuple[int, ...]) -> Tensor | None:
+    """Return the array of a JSON array of numbers, nothing nested; None where it is not just that."""
+    if text.find(b"[", 1) >= 0:
+        return None
+    array = _parse(text)
+    if not isinstance(array, simdjson.Array) or len(array) != prod(shape):
+        return None
+    return _decode(datatype, shape, array)
+
+
+def has_empty_data(body: bytes) -> bool:
+    """Say whether a request holds only what the protocol defines, each key once, and empty ``data``."""
+    root = _parse(body)
+    if not isinstance(root, simdjson.Object) or not _are_among(root, _REQUEST_KEYS):
+        return False
+    inputs = root.get("inputs", None)
+    return isinstance(inputs, simdjson.Array) and all(_is_empty(entry) for entry in inputs)
+
+
+def _is_empty(entry: object) -> bool:
+    if not isinstance(entry, simdjson.Object) or not _are_among(entry, _TENSOR_KEYS) or "data" not in entry:
+        return False
+    data = entry["data"]
+    return isinstance(data, simdjson.Array) and len(data) == 0
+
+
+def _are_among(value: simdjson.Object, known: frozenset[str]) -> bool:
+    keys = list(value.keys())
+    return known.issuperset(keys) and len(set(keys)) == len(keys)
+
+
+def _parse(text: bytes) -> object:
+    """Return simdjson's view of a text; None where it is not valid."""
+    global _parser  # noqa: PLW0603 - one parser, whose memory is used again
+    try:
+        return _parser.parse(text)
+    except ValueError:
+        return None
+    except RuntimeError:  # something of the last text is still referred to
+        _parser = simdjson.Parser()
+        return None

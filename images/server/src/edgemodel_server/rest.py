@@ -1,13 +1,14 @@
 """The REST end of a model: from an HTTP request to a call, and from its outcome to an HTTP response."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from edgemodel_server.answers import Answers, InferAnswer
 from edgemodel_server.call import Call, Outcome
-from edgemodel_server.datatypes import Tensor
 from edgemodel_server.errors import ApiError
 from edgemodel_server.http.messages import BINARY, JSON, Request, Response, error_response
-from edgemodel_server.inference import InferRequest, Layouts, make_infer_answer, parse_infer_request
+from edgemodel_server.inference import InferRequest
+from edgemodel_server.layouts import Layouts
 from edgemodel_server.runtimes import Model
 from edgemodel_server.served import ServedModel
 
@@ -19,15 +20,15 @@ class RestInference:
 
     def __init__(self, model: ServedModel) -> None:
         self._model = model
-        self._layouts = Layouts()
-        self._signature: object = None  # what the layouts were checked against
+        self._layouts: Layouts | None = None
+        self._answers: Answers | None = None
 
     def infer(self, request: Request) -> None:
         """Answer an inference request, at once or when it is computed."""
         served = self._model
         try:
-            model = served.require_model()
-            parsed = self._parse(request, model)
+            layouts, answers = self._fit(served.require_model())
+            parsed = layouts.parse(request.body, _parse_json_length(request.headers))
         except ApiError as error:
             served.count_refused(error)
             request.answer(error_response(error.status, error.message))
@@ -37,29 +38,28 @@ class RestInference:
         call = Call(
             parsed.inputs,
             parsed.output_names,
-            lambda outcome: self._answer(request, parsed, model, outcome),
+            lambda outcome: self._answer(request, parsed, answers, outcome),
             received=request.received,
             deadline=math.inf if parsed.timeout is None else request.received + parsed.timeout,
         )
         request.on_lost = call.cancel
         served.submit(call)
 
-    def _parse(self, request: Request, model: Model) -> InferRequest:
-        signature = model.signature
-        if signature is not self._signature:
-            self._signature = signature
-            self._layouts = Layouts()
-        return parse_infer_request(
-            request.body, _parse_json_length(request.headers), signature, self._layouts
-        )
+    def _fit(self, model: Model) -> tuple[Layouts, Answers]:
+        """Return what reads and writes for the model as it is loaded now."""
+        layouts, answers = self._layouts, self._answers
+        if layouts is None or answers is None or layouts.signature is not model.signature:
+            layouts = self._layouts = Layouts(model.signature)
+            answers = self._answers = Answers(self._model.name, self._model.version, model.signature)
+        return layouts, answers
 
     def _answer(
-        self, request: Request, parsed: InferRequest, model: Model, outcome: Outcome
+        self, request: Request, parsed: InferRequest, answers: Answers, outcome: Outcome
     ) -> ApiError | None:
         try:
             if isinstance(outcome, ApiError):
                 raise outcome
-            response = self._make_response(parsed, model, outcome)
+            response = make_response(answers.make(parsed, outcome))
         except ApiError as error:
             request.answer(error_response(error.status, error.message))
             return error
@@ -67,12 +67,13 @@ class RestInference:
         request.answer(response)
         return None
 
-    def _make_response(self, parsed: InferRequest, model: Model, arrays: Sequence[Tensor]) -> Response:
-        answer = make_infer_answer(self._model.name, self._model.version, parsed, arrays, model.signature)
-        if not answer.tensors:
-            return Response(200, (answer.document,), JSON)
-        length = b"Inference-Header-Content-Length: %d\r\n" % len(answer.document)
-        return Response(200, (answer.document, *answer.tensors), BINARY, length)
+
+def make_response(answer: InferAnswer) -> Response:
+    """Return the response that carries an encoded answer."""
+    if not answer.tensors:
+        return Response(200, (answer.document,), JSON)
+    length = b"Inference-Header-Content-Length: %d\r\n" % len(answer.document)
+    return Response(200, (answer.document, *answer.tensors), BINARY, length)
 
 
 def _parse_json_length(headers: Mapping[bytes, bytes]) -> int | None:

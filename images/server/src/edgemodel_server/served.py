@@ -19,8 +19,14 @@ from edgemodel_server.workers import Workers
 INLINE_SECONDS = 0.001
 """A computation that is expected to take less runs on the loop's thread: handing it over would cost more."""
 
-_SMOOTHING = 0.125
-_RESULTS = {400: Result.REFUSED, 500: Result.FAILED, 504: Result.DEADLINE}
+_SLOW_IN_A_ROW = 8
+_RESULTS = {
+    400: Result.REFUSED,
+    413: Result.REFUSED,
+    415: Result.REFUSED,
+    500: Result.FAILED,
+    504: Result.DEADLINE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ class ServedModel:
         self._inline: InlineLane | None = None
         self._threads: ThreadLane | None = None
         self._inline_bytes = -1  # calls up to this size are computed on the loop's thread
-        self._mean_seconds = 0.0
+        self._slow = 0  # computations in a row that took too long for the loop
         self._used = monotonic()
         self._parked: list[Call] = []  # came while the model was not in memory
 
@@ -100,7 +106,6 @@ class ServedModel:
             return
         # A larger input (free dimensions) is taken to cost in proportion.
         self._inline_bytes = int(tuning.input_bytes * INLINE_SECONDS / max(seconds, 1e-6))
-        self._mean_seconds = seconds
         geometry = tuning.shrink(INLINE_SECONDS)
         slot = model.bind(geometry) if geometry is not None and isinstance(model, Binding) else None
         if geometry is not None and slot is not None:
@@ -213,8 +218,9 @@ class ServedModel:
 
     def _watch_inline(self, seconds: float) -> None:
         """Leave the loop for good when computations turn out slower than the warm-up promised."""
-        self._mean_seconds += _SMOOTHING * (seconds - self._mean_seconds)
-        if self._mean_seconds > 2 * INLINE_SECONDS:
+        # One slow computation may be the machine's fault; many in a row are the model's.
+        self._slow = self._slow + 1 if seconds > 2 * INLINE_SECONDS else 0
+        if self._slow >= _SLOW_IN_A_ROW:
             self._inline_bytes = -1
             self._inline = None
 

@@ -18,14 +18,15 @@ import httptools
 
 from edgemodel_server.http.access import log_response
 from edgemodel_server.http.messages import Request, Response, error_response
+from edgemodel_server.http.repeats import RepeatableHead, learn_head
 from edgemodel_server.override import override
 
 if TYPE_CHECKING:
     from edgemodel_server.http.endpoint import Endpoint
 
 _SINGLE_HEADERS = frozenset({
-    b"content-encoding", b"content-length", b"expect", b"host", b"inference-header-content-length",
-    b"transfer-encoding",
+    b"content-encoding", b"content-length", b"content-type", b"expect", b"host",
+    b"inference-header-content-length", b"transfer-encoding",
 })  # fmt: skip
 """Given twice they leave doubt about the request: it is refused."""
 
@@ -90,6 +91,7 @@ class Connection(asyncio.Protocol):
         self._peer_done = False  # the client sent its end
         self._lingering = False
         self._advancing = False
+        self._repeatable: RepeatableHead | None = None
 
     # -- transport callbacks ---------------------------------------------------------------------------------
 
@@ -112,8 +114,26 @@ class Connection(asyncio.Protocol):
     @override
     def data_received(self, data: bytes) -> None:
         """Parse what came and begin what became complete."""
-        if self._last:
-            return
+        repeatable = self._repeatable
+        if (
+            repeatable is not None
+            and len(data) == repeatable.size
+            and self._idle
+            and data.startswith(repeatable.head)
+        ):
+            self._current = repeatable.read(data, monotonic())
+            self._endpoint.handle(self._current)
+        elif not self._last:
+            self._parse(data)
+
+    @property
+    def _idle(self) -> bool:
+        """Whether the next byte begins a request, which could be answered at once."""
+        busy = self._current or self._incoming or self._waiting or self._last
+        return not busy and self._writable
+
+    def _parse(self, data: bytes) -> None:
+        idle = self._idle
         try:
             self._parser.feed_data(data)
             self._bound_open_head(len(data))
@@ -130,6 +150,8 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             if not self._last:  # else it is what stands behind the last request: none of our business
                 self._refuse(_RefusedError(400, f"malformed HTTP: {error}"))
+        if idle and self._incoming is None and len(self._waiting) == 1:
+            self._repeatable = learn_head(data, self._waiting[0])
         self._advance()
 
     @override

@@ -60,12 +60,12 @@ class Request:
     """One request, complete with its body. ``received`` is the monotonic time of its last byte."""
 
     __slots__ = (
-        "_sender", "body", "chunks", "head_end", "headers", "http_1_0", "keep_alive", "method", "on_lost",
-        "path", "received", "refusal", "size", "started", "work",
+        "body", "chunks", "head_end", "headers", "http_1_0", "keep_alive", "method", "on_lost",
+        "path", "received", "refusal", "route", "sender", "size", "started", "work",
     )  # fmt: skip
 
     def __init__(self, sender: Answerable, started: float) -> None:
-        self._sender = sender
+        self.sender = sender
         self.started = started
         self.method = b""
         self.path = b""
@@ -78,12 +78,13 @@ class Request:
         self.received = started
         self.head_end: float | None = None
         self.refusal: Response | None = None
+        self.route: Callable[[Request], None] | None = None  # who answers it, once that is known
         self.on_lost: Callable[[], None] | None = None  # called when the client goes away before the answer
         self.work: Work | None = None  # for the access log
 
     def answer(self, response: Response) -> None:
         """Send the response to this request; exactly once, from the loop's thread."""
-        self._sender.answer(self, response)
+        self.sender.answer(self, response)
 
 
 def json_response(status: int, document: object, headers: bytes = b"") -> Response:
