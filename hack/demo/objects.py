@@ -28,7 +28,9 @@ def npu_class() -> Json:
         "metadata": {"name": NPU},
         "spec": {
             "match": {"extendedResource": "example.com/npu"},
-            "runtime": {"variant": "onnxruntime-cpu", "provider": "CPUExecutionProvider"},
+            "runtimes": [
+                {"format": "ONNX", "variant": "onnxruntime-cpu", "provider": "CPUExecutionProvider"}
+            ],
             "sharing": "Exclusive",
         },
     }

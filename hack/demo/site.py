@@ -67,7 +67,11 @@ class Site:
         repository, _, digest = self.images["operator"].partition("@")
         return {
             "image": {"repository": repository, "digest": digest},
-            "runtimes": {"onnxruntime-cpu": self.images["runtime-onnxruntime-cpu"]},
+            "runtimes": {
+                name.removeprefix("runtime-"): image
+                for name, image in self.images.items()
+                if name.startswith("runtime-")
+            },
             "registries": {"plainHttp": [self.cluster.registry]},
             # On the emulated node the operator would only be slow.
             "operator": {"nodeSelector": {"kubernetes.io/arch": "amd64"}},

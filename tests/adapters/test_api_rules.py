@@ -24,7 +24,7 @@ REFUSED: dict[str, tuple[str, str, Any, str]] = {
     "two sources": ("EdgeModel", "model.source.oci", OCI, "give exactly one source: write either `http:` or"),
     "no source": ("EdgeModel", "model.source", {}, "give exactly one source: write either `http:` or `oci:`"),
     "source missing": ("EdgeModel", "model.source", DELETE, "spec.model.source: Required value"),
-    "another format": ("EdgeModel", "model.format", "TFLite", 'supported values: "ONNX"'),
+    "another format": ("EdgeModel", "model.format", "PyTorch", 'values: "ONNX", "TFLite", "OpenVINO"'),
     "version with a space": ("EdgeModel", "model.version", "1 beta", "spec.model.version"),
     "sha256 that is not hex": (
         "EdgeModel",
@@ -139,7 +139,7 @@ REFUSED: dict[str, tuple[str, str, Any, str]] = {
     "privileged port": ("EdgeModel", "serving.ports.http", 80, "greater than or equal to 1024"),
     "no such port": ("EdgeModel", "serving.ports.http", 65536, "less than or equal to 65535"),
     "class without sharing": ("AcceleratorClass", "sharing", DELETE, "spec.sharing: Required value"),
-    "class without runtime": ("AcceleratorClass", "runtime", DELETE, "spec.runtime: Required value"),
+    "class without runtimes": ("AcceleratorClass", "runtimes", DELETE, "spec.runtimes: Required value"),
     "resource without domain": (
         "AcceleratorClass",
         "match",

@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edgemodel_operator.api.edgemodel import HttpSource
+from edgemodel_operator.api.model import HttpSource
 from edgemodel_operator.build.addresses import AddressPolicy
 from edgemodel_operator.build.failures import BuildError, BuildFailure, Reason
 from edgemodel_operator.build.sources.download import Allowance
@@ -39,7 +39,7 @@ def make_source(url: str, digest: str = sha256(CONTENT)) -> HttpSource:
 
 async def failure_of(source: HttpSource, folder: Path, allowance: Allowance = ALLOWED) -> BuildFailure:
     with pytest.raises(BuildError) as caught:
-        await fetch_http(source, folder / "model", allowance)
+        await fetch_http(source, folder / "model", allowance, insecure=source.insecure)
     assert caught.value.failure.message.endswith(".")
     return caught.value.failure
 
@@ -47,7 +47,8 @@ async def failure_of(source: HttpSource, folder: Path, allowance: Allowance = AL
 async def test_a_file_is_saved_and_described(server: SourceServer, tmp_path: Path) -> None:
     told: list[int] = []
     allowance = Allowance(ALLOWED.policy, 7000, 60, on_bytes=lambda done, total: told.append(done))
-    file = await fetch_http(make_source(server.serve(CONTENT)), tmp_path / "model", allowance)
+    source = make_source(server.serve(CONTENT))
+    file = await fetch_http(source, tmp_path / "model", allowance, insecure=True)
     assert file.path.read_bytes() == CONTENT
     assert (file.sha256, file.size) == (sha256(CONTENT), 7000)
     assert told[-1] == 7000
@@ -59,7 +60,8 @@ async def test_redirects_are_followed(server: SourceServer, tmp_path: Path) -> N
     async def redirect(request: web.Request) -> web.Response:
         return web.Response(status=302, headers={"Location": "/store/model?signature=1"})
 
-    file = await fetch_http(make_source(server.answer(redirect)), tmp_path / "model", ALLOWED)
+    source = make_source(server.answer(redirect))
+    file = await fetch_http(source, tmp_path / "model", ALLOWED, insecure=True)
     assert file.size == 7000
     assert server.seen == ["/model.onnx", "/store/model"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgemodel_operator.api.edgemodel import ModelFormat
+from edgemodel_operator.api.model import ModelFormat
 from edgemodel_operator.build.failures import BuildError, Reason
 from edgemodel_operator.build.inspection import inspect_model
 from edgemodel_operator.build.sources.download import describe
@@ -19,7 +19,7 @@ def write(folder: Path, content: bytes) -> Path:
 
 
 async def test_a_model_is_described(tmp_path: Path) -> None:
-    found = await inspect_model(describe(write(tmp_path, make_onnx(16))), ModelFormat.ONNX)
+    found = await inspect_model([describe(write(tmp_path, make_onnx(16)))], ModelFormat.ONNX)
     assert found == {
         "irVersion": 8,
         "opsets": {"ai.onnx": 17},
@@ -76,7 +76,7 @@ def without_outputs() -> bytes:
 )
 async def test_other_files_are_refused(tmp_path: Path, content: bytes, sentence: str) -> None:
     with pytest.raises(BuildError) as caught:
-        await inspect_model(describe(write(tmp_path, content)), ModelFormat.ONNX)
+        await inspect_model([describe(write(tmp_path, content))], ModelFormat.ONNX)
     failure = caught.value.failure
     assert (failure.reason, failure.retryable) == (Reason.INVALID_MODEL, False)
     assert sentence in failure.message
@@ -89,5 +89,5 @@ async def test_a_reader_that_ends_without_an_answer_is_a_verdict(tmp_path: Path)
     file = describe(folder / "file")
     (folder / "file").unlink()
     with pytest.raises(BuildError, match="its reader ended with status 1") as caught:
-        await inspect_model(file, ModelFormat.ONNX)
+        await inspect_model([file], ModelFormat.ONNX)
     assert caught.value.failure.reason is Reason.INVALID_MODEL

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgemodel_operator.api.edgemodel import OciSource, Source
+from edgemodel_operator.api.model import OciSource, Source
 from edgemodel_operator.build.addresses import AddressPolicy
 from edgemodel_operator.build.failures import BuildError, BuildFailure, Reason
 from edgemodel_operator.build.request import BuildRequest
@@ -71,12 +71,13 @@ def make_source(ref: Reference, path: str = "", digest: str = sha256(MODEL)) -> 
         repository=f"{ref.registry}/models/x",
     )
     source = Source(oci=OciSource(reference=str(ref), path=path, sha256=digest))
-    return request.model_copy(update={"source": source})
+    return request.model_copy(update={"model": request.model.model_copy(update={"source": source})})
 
 
 async def fetch(request: BuildRequest, folder: Path, *, max_bytes: int = 1 << 20) -> FetchedFile:
     allowance = Allowance(AddressPolicy.parse(allowed=LOOPBACK), max_bytes, 60)
-    return await fetch_source(request, folder, folder / "model", allowance)
+    (file,) = await fetch_source(request, folder, allowance)
+    return file
 
 
 async def failure_of(request: BuildRequest, folder: Path, *, max_bytes: int = 1 << 20) -> BuildFailure:
@@ -187,7 +188,7 @@ async def test_a_registry_at_a_forbidden_address_is_refused(
     elsewhere = {"plain_http": (), "runtime": f"registry.example.com/runtime@sha256:{'0' * 64}"}
     request = make_source(ref).model_copy(update=elsewhere)
     with pytest.raises(BuildError) as caught:
-        await fetch_source(request, tmp_path, tmp_path / "model", Allowance(AddressPolicy(), 1 << 20, 60))
+        await fetch_source(request, tmp_path, Allowance(AddressPolicy(), 1 << 20, 60))
     assert caught.value.failure.reason is Reason.SOURCE_FORBIDDEN_ADDRESS
     assert "is a loopback address" in caught.value.failure.message
 
@@ -197,4 +198,5 @@ async def test_a_registry_of_the_configuration_may_lie_anywhere(
 ) -> None:
     await push(client, ref, artifact(("model.onnx", MODEL)))
     guarded = Allowance(AddressPolicy(), 1 << 20, 60)
-    assert (await fetch_source(make_source(ref), tmp_path, tmp_path / "model", guarded)).size == 7000
+    (file,) = await fetch_source(make_source(ref), tmp_path, guarded)
+    assert file.size == 7000

@@ -15,7 +15,8 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from edgemodel_operator.api.edgemodel import HttpSource, PlatformName, Source
+from edgemodel_operator.api.edgemodel import PlatformName
+from edgemodel_operator.api.model import HttpSource, Source
 from edgemodel_operator.build.failures import BuildError, BuildFailure, Reason, Step
 from edgemodel_operator.build.request import BuildRequest, Login, Progress
 from edgemodel_operator.build.worker import run_build
@@ -128,7 +129,8 @@ async def test_from_registry_to_registry_the_runtime_is_sent_once(
         request = build_request.model_copy(update=hosts)
         first = await run_build(request, work_root=tmp_path / "work")
         assert await missing_parts(there, parse_reference(first.image)) == []
-        second_version = request.model_copy(update={"model_version": "8"})
+        newer = request.model.model_copy(update={"version": "8"})
+        second_version = request.model_copy(update={"model": newer})
         second = await run_build(second_version, work_root=tmp_path / "work")
     here = await run_build(build_request, work_root=tmp_path / "work")
     assert here.index_digest == first.index_digest
@@ -257,7 +259,8 @@ async def test_a_bad_source_leaves_nothing_behind(
     server.answer(redirect_to_metadata, "/metadata")
     source = Source(http=HttpSource(url=server.url(bad.path), sha256=sha256(bad.content), insecure=True))
     limits = SourceSettings(allowed_networks=LOOPBACK, max_bytes=50_000)
-    request = build_request.model_copy(update={"source": source, "source_limits": limits})
+    model = build_request.model.model_copy(update={"source": source})
+    request = build_request.model_copy(update={"model": model, "source_limits": limits})
     failure = await failure_of(request, tmp_path)
     assert (failure.reason, failure.step) == (bad.reason, bad.step)
     assert await client.head_manifest(tag_of(request)) is None

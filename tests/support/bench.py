@@ -143,7 +143,7 @@ def accelerator(name: str, variant: str, labels: Json) -> Json:
     """Give an AcceleratorClass."""
     spec = {
         "match": {"nodeLabels": labels},
-        "runtime": {"variant": variant, "provider": "CPUExecutionProvider"},
+        "runtimes": [{"format": "ONNX", "variant": variant, "provider": "CPUExecutionProvider"}],
         "sharing": "Shared",
     }
     return {"apiVersion": objects.API, "kind": "AcceleratorClass", "metadata": {"name": name}, "spec": spec}

@@ -15,7 +15,7 @@ import onnx
 from aiohttp import web
 from onnx import TensorProto, helper, numpy_helper
 
-from edgemodel_operator.api.edgemodel import HttpSource, ModelFormat, Source
+from edgemodel_operator.api.model import HttpSource, ModelFormat, ModelSpec, Source
 from edgemodel_operator.build.request import BuildRequest
 from edgemodel_operator.oci.image import parse_index, parse_manifest
 from edgemodel_operator.oci.reference import Reference
@@ -110,12 +110,11 @@ async def hang(request: web.Request) -> web.StreamResponse:
 def make_request(url: str, content: bytes, *, runtime: str, repository: str, **changes: Any) -> BuildRequest:
     """Make a request for a model on a loopback server, between registries without TLS."""
     source = Source(http=HttpSource(url=url, sha256=sha256(content), insecure=True))
+    model = ModelSpec(format=ModelFormat.ONNX, source=source, version="7")
     hosts = {runtime.partition("/")[0], repository.partition("/")[0]}
     fields: dict[str, Any] = {
         "model_name": "line-orientation",
-        "model_version": "7",
-        "model_format": ModelFormat.ONNX,
-        "source": source,
+        "model": model,
         "runtime": runtime,
         "repository": repository,
         "plain_http": tuple(sorted(hosts)),

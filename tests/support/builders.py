@@ -27,6 +27,9 @@ class ModelBuilder:
     def version(self, version: str) -> Self:
         return self.with_("model.version", version)
 
+    def with_sha256(self, sha256: str) -> Self:
+        return self.with_("model.source.http.sha256", sha256)
+
     def on(self, *accelerators: str) -> Self:
         return self.with_("targets", [{"accelerator": name} for name in accelerators])
 
@@ -145,7 +148,7 @@ def make_class(
     """Make an AcceleratorClass that nodes have by an extended resource."""
     raw: Json = {
         "match": {"extendedResource": resource},
-        "runtime": {"variant": "onnxruntime-npu", "provider": "NpuExecutionProvider"},
+        "runtimes": [{"format": "ONNX", "variant": "onnxruntime-npu", "provider": "NpuExecutionProvider"}],
         "pod": {"env": [{"name": name, "value": value} for name, value in (env or {}).items()]},
         "sharing": sharing,
     }

@@ -33,7 +33,7 @@ MINIMAL: dict[str, Json] = {
         "targets": [{"accelerator": "cpu"}],
     },
     "AcceleratorClass": {
-        "runtime": {"variant": "onnxruntime-cpu", "provider": "CPUExecutionProvider"},
+        "runtimes": [{"format": "ONNX", "variant": "onnxruntime-cpu", "provider": "CPUExecutionProvider"}],
         "sharing": "Shared",
     },
     "TrustPolicy": {

@@ -1,4 +1,4 @@
-"""AcceleratorClass: from a name that users write to the nodes, the runtime and the pod wiring behind it."""
+"""AcceleratorClass: from a name that users write to the nodes, the runtimes and the pod wiring behind it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from edgemodel_operator.api.base import Schema, list_map, rules
+from edgemodel_operator.api.model import ModelFormat
 
 
 class NodeMatch(Schema):
@@ -32,8 +33,10 @@ class NodeMatch(Schema):
 
 
 class RuntimeChoice(Schema):
-    """The runtime that drives the accelerator."""
+    """The runtime that drives the accelerator for models of one format."""
 
+    format: ModelFormat
+    """The model format."""
     variant: Annotated[str, Field(min_length=1, max_length=63)]
     """The runtime image variant, a key of the operator's `runtimes` setting."""
     provider: Annotated[str, Field(min_length=1, max_length=63)]
@@ -70,13 +73,33 @@ class AcceleratorClassSpec(Schema):
 
     match: NodeMatch = NodeMatch()
     """Which nodes have it."""
-    runtime: RuntimeChoice
-    """The runtime that drives it."""
+    runtimes: Annotated[
+        tuple[RuntimeChoice, ...],
+        Field(
+            min_length=1,
+            max_length=8,
+            json_schema_extra=list_map("format")
+            | rules(
+                (
+                    "size(self) > 0",
+                    (
+                        "name at least one runtime, for example "
+                        "[{format: ONNX, variant: onnxruntime-cpu, provider: CPUExecutionProvider}]"
+                    ),
+                )
+            ),
+        ),
+    ]
+    """The runtimes that drive it, one for each model format that it can run."""
     pod: PodWiring = PodWiring()
     """What pods need besides the resource."""
     sharing: Sharing
     """Shared: old and new pod run side by side during an update. Exclusive: the new pod starts when the
     old one has gone; its image is on the node before that."""
+
+    def runtime_for(self, model_format: ModelFormat) -> RuntimeChoice | None:
+        """Give the runtime for models of a format; None where the accelerator cannot run them."""
+        return next((runtime for runtime in self.runtimes if runtime.format is model_format), None)
 
 
 class AcceleratorClass(Schema):

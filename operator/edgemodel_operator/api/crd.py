@@ -5,6 +5,7 @@ What Kubernetes asks of a schema: https://kubernetes.io/docs/tasks/extend-kubern
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,8 +75,8 @@ KINDS = (
         namespaced=False,
         has_status=False,
         columns=(
-            Column("Runtime", ".spec.runtime.variant"),
-            Column("Provider", ".spec.runtime.provider"),
+            Column("Runtime", ".spec.runtimes[0].variant"),
+            Column("Provider", ".spec.runtimes[0].provider"),
             Column("Resource", ".spec.match.extendedResource"),
             Column("Sharing", ".spec.sharing"),
             AGE,
@@ -154,7 +155,7 @@ def structural(node: Any, definitions: Json) -> Any:
         return [structural(item, definitions) for item in node]
     if not isinstance(node, dict):
         return node
-    node = _resolved(_without_null(_resolved(node, definitions)), definitions)
+    node = _in_old_words(_resolved(_without_null(_resolved(node, definitions)), definitions))
     return {
         key: _keyword(key, value, node, definitions)
         for key, value in node.items()
@@ -177,7 +178,7 @@ def _keyword(key: str, value: Any, node: Json, definitions: Json) -> Any:
         case "default":
             return _default(value, node)
         case "enum" | "required" | "x-kubernetes-validations":
-            return value
+            return copy.deepcopy(value)  # else YAML shares what two fields have in common
         case _:
             return structural(value, definitions)
 
@@ -193,6 +194,13 @@ def _resolved(node: Json, definitions: Json) -> Json:
             merged["x-kubernetes-validations"] = rules
         node = merged
     return node
+
+
+def _in_old_words(node: Json) -> Json:
+    """Write an open bound as OpenAPI 3.0 does: the bound, and beside it that it is open."""
+    if "exclusiveMinimum" not in node:
+        return node
+    return {**node, "minimum": node["exclusiveMinimum"], "exclusiveMinimum": True}
 
 
 def _default(value: Any, node: Json) -> Any:

@@ -9,137 +9,12 @@ from pydantic import ConfigDict, Field, model_validator
 
 from edgemodel_operator.api.base import Schema, list_map, rules
 from edgemodel_operator.api.edgemodel_status import EdgeModelStatus
+from edgemodel_operator.api.model import ModelSpec
+from edgemodel_operator.api.serving import Serving
 
-SHA256_RULE = (
-    "self.matches('^[0-9a-f]{64}$')",
-    "sha256 must be 64 lower-case hex digits: write what `sha256sum FILE` prints",
-)
-SHA256_PATTERN = r"^[0-9a-f]{64}$"
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=NAME_PATTERN)]
-Sha256 = Annotated[
-    str, Field(pattern=SHA256_PATTERN, min_length=1, max_length=128, json_schema_extra=rules(SHA256_RULE))
-]
-
-
-class ModelFormat(StrEnum):
-    """The file formats that a runtime can load."""
-
-    ONNX = "ONNX"
-
-
-class HttpSource(Schema):
-    """A model file behind an HTTP(S) URL."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            (
-                "self.url.startsWith('https://') || (has(self.insecure) && self.insecure)",
-                "url must start with https://; to load over plain http inside a plant, add `insecure: true`",
-            ),
-        )
-    )
-
-    url: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=2048,
-            pattern=r"^https?://[^\s/@]+(/\S*)?$",
-            json_schema_extra=rules(
-                (
-                    r"self.matches('^https?://[^\\s/@]+(/\\S*)?$')",
-                    "url must look like https://host/path and must not hold a user name or password",
-                ),
-            ),
-        ),
-    ]
-    """Where the file lies."""
-    sha256: Sha256
-    """The SHA-256 of the file, in lower-case hex; nothing else is ever put into an image."""
-    insecure: bool = False
-    """Allow plain http. The file is still checked against `sha256`."""
-
-    @model_validator(mode="after")
-    def _refuse_plain_http(self) -> Self:
-        if not self.insecure and not self.url.startswith("https://"):
-            raise ValueError("url must start with https://; for plain http add `insecure: true`")
-        return self
-
-
-class OciSource(Schema):
-    """A model file inside an OCI artifact or image."""
-
-    reference: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=512,
-            pattern="/",
-            json_schema_extra=rules(
-                (
-                    "self.contains('/')",
-                    "reference must name its registry: write host[:port]/repository@sha256:<digest> or :tag",
-                ),
-            ),
-        ),
-    ]
-    """The artifact: `host[:port]/repository@sha256:…` or `:tag`."""
-    path: Annotated[str, Field(max_length=512)] = ""
-    """The file inside: the title of a layer, or a path in an image. Empty: its only `.onnx` file."""
-    sha256: Sha256
-    """The SHA-256 of the file, in lower-case hex; nothing else is ever put into an image."""
-
-
-class Source(Schema):
-    """Where the model file comes from: exactly one of the fields."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            (
-                "[has(self.http), has(self.oci)].filter(given, given).size() == 1",
-                "give exactly one source: write either `http:` or `oci:`, not both and not none",
-            ),
-        )
-    )
-
-    http: HttpSource | None = None
-    """A file behind an HTTP(S) URL."""
-    oci: OciSource | None = None
-    """A file in an OCI artifact or image."""
-
-    @model_validator(mode="after")
-    def _require_exactly_one(self) -> Self:
-        if (self.http is None) == (self.oci is None):
-            raise ValueError("give exactly one source: `http` or `oci`")
-        return self
-
-    @property
-    def sha256(self) -> str:
-        """The SHA-256 that the file must have (64 hex digits)."""
-        chosen = self.http or self.oci
-        if chosen is None:
-            raise ValueError("a source without http and oci cannot be constructed")
-        return chosen.sha256
-
-
-class ModelSpec(Schema):
-    """The model itself."""
-
-    format: ModelFormat
-    """The file format."""
-    source: Source
-    """Where the file comes from."""
-    version: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=63,
-            pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
-        ),
-    ]
-    """The user's own name for this version; clients see it in the model's metadata."""
 
 
 class SecretName(Schema):
@@ -321,20 +196,6 @@ class Rollout(Schema):
     """How long (seconds) an updated node may take to get its pod ready before it counts as failed."""
 
 
-class Ports(Schema):
-    """The ports of the pods and of the Service."""
-
-    http: Annotated[int, Field(ge=1024, le=65535)] = 8080
-    """The Open Inference Protocol over REST, health and metrics."""
-
-
-class Serving(Schema):
-    """How clients reach the model."""
-
-    ports: Ports = Ports()
-    """The ports of the pods and of the Service."""
-
-
 class EdgeModelSpec(Schema):
     """What the user asks for. The operator never writes here."""
 
@@ -359,7 +220,7 @@ class EdgeModelSpec(Schema):
     rollout: Rollout = Rollout()
     """How a new revision reaches the nodes."""
     serving: Serving = Serving()
-    """How clients reach the model."""
+    """How clients reach the model, and what its server may use for them."""
 
 
 class EdgeModel(Schema):

@@ -49,7 +49,11 @@ class Revision(Schema):
     require_accelerator: bool = True
     """Whether another execution provider is refused."""
     http_port: int = 8080
-    """The port of the pods."""
+    """The port of the pods for REST, health and metrics."""
+    grpc_port: int = 0
+    """The port of the pods for gRPC; 0: none, as in revisions of a server that had none."""
+    server_options: Annotated[tuple[Text, ...], Field(max_length=32)] = ()
+    """What the server is told besides, as it stands on its command line."""
     pull_secrets: Annotated[tuple[Name, ...], Field(max_length=8)] = ()
     """The names of the pull secrets of the pods."""
 

@@ -41,10 +41,10 @@ class GraftedImage:
         return Descriptor.of(OCI_INDEX, self.index)
 
 
-def write_model_layer(facts: ModelFacts, model: FetchedFile, destination: Path) -> Layer:
-    """Write the model layer to a file and describe it. Blocking."""
+def write_model_layer(facts: ModelFacts, files: Sequence[FetchedFile], destination: Path) -> Layer:
+    """Write the model layer to a file and describe it; the model's files in the facts' order. Blocking."""
     with destination.open("wb") as out:
-        return write_layer(model_entries(facts, model.path, model.size), out)
+        return write_layer(model_entries(facts, [file.path for file in files]), out)
 
 
 def graft_image(

@@ -1,4 +1,4 @@
-"""Running the inspection of a model file in its own limited process."""
+"""Running the inspection of a model's files in a limited process of its own."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from edgemodel_operator.api.edgemodel import ModelFormat
+from edgemodel_operator.api.model import ModelFormat
 from edgemodel_operator.build.environment import child_environment
 from edgemodel_operator.build.failures import Reason, fail
 from edgemodel_operator.build.sources.download import FetchedFile
 
-_PROGRAMS = {ModelFormat.ONNX: "edgemodel_operator.build.inspect"}
+_PROGRAM = "edgemodel_operator.build.inspect"
 _TIMEOUT_SECONDS = 120.0
 _MAX_ANSWER_BYTES = 1024 * 1024
 
 
-async def inspect_model(file: FetchedFile, model_format: ModelFormat) -> dict[str, Any]:
-    """Tell what is in the model file: `irVersion`, `opsets`, `inputs`, `outputs`.
+async def inspect_model(files: Sequence[FetchedFile], model_format: ModelFormat) -> dict[str, Any]:
+    """Tell what is in the model: `inputs`, `outputs`, and what the format says of itself.
 
-    Raises BuildError(InvalidModel) when it is no model of the format, or when reading it goes beyond the
-    limits or crashes the reader.
+    The files are in the order of the format's suffixes. Raises BuildError(InvalidModel) when it is no model
+    of the format, or when reading it goes beyond the limits or crashes the reader.
     """
-    code, output = await _run(_PROGRAMS[model_format], file.path)
+    code, output = await _run(model_format, [file.path for file in files])
     try:
         report = json.loads(output)
     except ValueError as error:
@@ -42,13 +43,14 @@ async def inspect_model(file: FetchedFile, model_format: ModelFormat) -> dict[st
     return {name: value for name, value in report.items() if name != "ok"}
 
 
-async def _run(program: str, path: Path) -> tuple[int, bytes]:
+async def _run(model_format: ModelFormat, files: Sequence[Path]) -> tuple[int, bytes]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        program,
-        str(path),
+        _PROGRAM,
+        model_format.value,
         str(os.getpid()),
+        *map(str, files),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,

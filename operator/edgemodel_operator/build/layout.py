@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgemodel_operator.api.model import ModelSpec
 from edgemodel_operator.api.names import GROUP
 from edgemodel_operator.oci.descriptor import canonical_json
 from edgemodel_operator.oci.layer import Entry, File
@@ -21,7 +22,8 @@ _TITLE = "org.opencontainers.image.title"
 _VERSION = "org.opencontainers.image.version"
 _BASE_DIGEST = "org.opencontainers.image.base.digest"
 
-_FILE_NAMES = {"ONNX": "model.onnx"}
+STEM = "model"
+"""The name of every file of a model, before its suffix: runtimes find weights by the name of the model."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +31,13 @@ class ModelFacts:
     """What an image says about the model that it carries."""
 
     name: str
-    version: str
-    format: str
-    sha256: str
+    model: ModelSpec
     build_key: str
 
     @property
-    def file_name(self) -> str:
-        """The name of the model file beside its manifest."""
-        return _FILE_NAMES[self.format]
+    def file_names(self) -> tuple[str, ...]:
+        """The names of the files beside the manifest: the model, then its weights where they are apart."""
+        return tuple(f"{STEM}{suffix}" for suffix in self.model.format.suffixes)
 
     @property
     def folder(self) -> str:
@@ -45,28 +45,32 @@ class ModelFacts:
         return f"{MODEL_ROOT}/{self.name}"
 
     @property
-    def model_path(self) -> str:
-        """The model file in the image, without a leading slash."""
-        return f"{self.folder}/{self.file_name}"
+    def paths(self) -> tuple[str, ...]:
+        """The files in the image, without a leading slash, in the order of `file_names`."""
+        return tuple(f"{self.folder}/{name}" for name in self.file_names)
 
 
-def model_entries(facts: ModelFacts, model: Path, size: int) -> tuple[Entry, ...]:
-    """Give the entries of the model layer; `size` (bytes) is that of the file `model`."""
+def model_entries(facts: ModelFacts, files: Sequence[Path]) -> tuple[Entry, ...]:
+    """Give the entries of the model layer; `files` in the order of the facts' `file_names`."""
+    sizes = [file.stat().st_size for file in files]
     return (
-        File(f"{facts.folder}/manifest.json", model_manifest(facts, size)),
-        File(facts.model_path, model),
+        File(f"{facts.folder}/manifest.json", model_manifest(facts, sizes)),
+        *(File(path, file) for path, file in zip(facts.paths, files, strict=True)),
     )
 
 
-def model_manifest(facts: ModelFacts, size: int) -> bytes:
-    """Give the document by which the server knows the model and verifies its file."""
+def model_manifest(facts: ModelFacts, sizes: Sequence[int]) -> bytes:
+    """Give the document by which the server knows the model and verifies its files; sizes in bytes."""
+    described = zip(facts.file_names, facts.model.source.digests, sizes, strict=True)
+    pictures = facts.model.preprocessing
     return canonical_json(
         {
             "schema": MANIFEST_SCHEMA,
             "name": facts.name,
-            "version": facts.version,
-            "format": facts.format,
-            "files": [{"path": facts.file_name, "sha256": facts.sha256, "size": size}],
+            "version": facts.model.version,
+            "format": facts.model.format.value,
+            "files": [{"path": path, "sha256": sha256, "size": size} for path, sha256, size in described],
+            **({"preprocessing": pictures.to_raw()} if pictures else {}),
         }
     )
 
@@ -78,9 +82,9 @@ def make_annotations(facts: ModelFacts, base_digest: str) -> Mapping[str, str]:
     """
     return {
         _TITLE: facts.name,
-        _VERSION: facts.version,
+        _VERSION: facts.model.version,
         _BASE_DIGEST: base_digest,
-        f"{GROUP}/model-format": facts.format,
-        f"{GROUP}/model-sha256": facts.sha256,
+        f"{GROUP}/model-format": facts.model.format.value,
+        f"{GROUP}/model-sha256": facts.model.source.digests[0],
         ANNOTATION_BUILD_KEY: facts.build_key,
     }

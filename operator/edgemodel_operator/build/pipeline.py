@@ -28,13 +28,7 @@ async def build_image(request: BuildRequest, work: Path, reporter: Reporter) -> 
 
     Raises BuildError whose failure names the step.
     """
-    facts = ModelFacts(
-        name=request.model_name,
-        version=request.model_version,
-        format=request.model_format.value,
-        sha256=request.source.sha256,
-        build_key=request.build_key,
-    )
+    facts = ModelFacts(request.model_name, request.model, request.build_key)
     async with new_session() as session:
         client = RegistryClient(session, credentials=request.logins(), plain_http=request.plain_http)
         with reporter.step(Step.RESOLVE):
@@ -45,17 +39,17 @@ async def build_image(request: BuildRequest, work: Path, reporter: Reporter) -> 
         if existing is not None:
             return _result(request, existing, reporter, sent=0, reused=True)
         with reporter.step(Step.DOWNLOAD):
-            model = await fetch_source(request, work, work / "model", allowance)
+            files = await fetch_source(request, work, allowance)
         with reporter.step(Step.INSPECT):
-            await inspect_model(model, request.model_format)
+            await inspect_model(files, request.model.format)
         with reporter.step(Step.ASSEMBLE):
             layer_file = work / "layer.tar.zst"
-            layer = await asyncio.to_thread(write_model_layer, facts, model, layer_file)
+            layer = await asyncio.to_thread(write_model_layer, facts, files, layer_file)
             image = graft_image(facts, wanted.runtime_digest, wanted.runtime, layer)
         with reporter.step(Step.PUSH):
             publisher = Publisher(destination, reporter.bytes)
             await publisher.publish(image, layer_file, facts.build_key)
-    built = ExistingImage(image, model.size)
+    built = ExistingImage(image, sum(file.size for file in files))
     return _result(request, built, reporter, sent=publisher.sent, reused=False)
 
 
@@ -98,7 +92,7 @@ def _result(
         index_digest=digest,
         image=str(request.target_reference.with_digest(digest)),
         platforms=tuple(sorted(str(child.platform) for child in image.children)),
-        model_sha256=request.source.sha256,
+        model_sha256=request.model.source.digests[0],
         model_size=existing.model_size,
         build_key=request.build_key,
         reused=reused,

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from edgemodel_operator.build.failures import BuildFailure
 from edgemodel_operator.build.request import REVEAL, BuildRequest, BuildResult, Progress
 
-MAX_REQUEST_BYTES = 1024 * 1024
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
 MAX_LINE_BYTES = 64 * 1024
 
 Message = Progress | BuildResult | BuildFailure

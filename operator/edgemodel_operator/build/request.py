@@ -7,11 +7,13 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, SecretStr, SerializationInfo, field_serializer
 
 from edgemodel_operator.api.base import Schema
-from edgemodel_operator.api.edgemodel import ModelFormat, PlatformName, Source
+from edgemodel_operator.api.edgemodel import PlatformName
+from edgemodel_operator.api.model import ModelSpec
 from edgemodel_operator.build.failures import Step
 from edgemodel_operator.build.layout import ASSEMBLER
 from edgemodel_operator.core.build_key import BuildInputs, build_key
 from edgemodel_operator.oci.auth import Credential
+from edgemodel_operator.oci.descriptor import canonical_json
 from edgemodel_operator.oci.layer import COMPRESSOR
 from edgemodel_operator.oci.reference import Reference, parse_reference
 from edgemodel_operator.settings import SourceSettings
@@ -45,14 +47,8 @@ class BuildRequest(Schema):
         str, Field(min_length=1, max_length=128, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
     ]
     """The name under which the model is served: its folder in the image."""
-    model_version: Annotated[
-        str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
-    ]
-    """The user's name for the version."""
-    model_format: ModelFormat
-    """The file format."""
-    source: Source
-    """Where the model file lies, and its SHA-256."""
+    model: ModelSpec
+    """Its format, its version, where its files lie and their SHA-256, and what it makes of pictures."""
     runtime: Annotated[str, Field(pattern=r"@sha256:[0-9a-f]{64}$")]
     """The runtime image, by digest: `host/repository@sha256:…`."""
     repository: str
@@ -71,15 +67,18 @@ class BuildRequest(Schema):
     @property
     def inputs(self) -> BuildInputs:
         """Everything that decides the bytes of the image."""
+        model, pictures = self.model, self.model.preprocessing
         return BuildInputs(
             model_name=self.model_name,
-            model_version=self.model_version,
-            model_format=self.model_format.value,
-            source_sha256=self.source.sha256,
+            model_version=model.version,
+            model_format=model.format.value,
+            source_sha256=model.source.digests[0],
             runtime_digest=self.runtime.rpartition("@")[2],
             platforms=tuple(platform.value for platform in self.platforms),
             assembler=ASSEMBLER,
             compressor=COMPRESSOR,
+            weights_sha256="".join(model.source.digests[1:]),
+            preprocessing=canonical_json(pictures.to_raw()).decode() if pictures else "",
         )
 
     @property
@@ -117,7 +116,7 @@ class BuildResult(Schema):
     model_sha256: str
     """SHA-256 of the model file (hex)."""
     model_size: int
-    """Size of the model file (bytes)."""
+    """Size of all files of the model (bytes)."""
     build_key: str
     """The key under which the image can be found again."""
     reused: bool

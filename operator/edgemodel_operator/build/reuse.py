@@ -1,7 +1,7 @@
 """Finding an image that exists under the build key, and proving that it is the one we would build.
 
 Whoever may push to the repository can put anything under our tag, and what is found here gets signed. So
-annotations are only a hint: the model layer is read back, its model file must have the wanted SHA-256, and
+annotations are only a hint: the model layer is read back, its files must have the wanted SHA-256, and
 grafting it once more must give the very bytes of the index that is there.
 """
 
@@ -19,7 +19,7 @@ from edgemodel_operator.build.graft import GraftedImage, graft_image, write_mode
 from edgemodel_operator.build.layout import ANNOTATION_BUILD_KEY, ModelFacts
 from edgemodel_operator.build.publish import Destination
 from edgemodel_operator.build.runtime import RuntimeChild
-from edgemodel_operator.build.sources.download import describe
+from edgemodel_operator.build.sources.download import FetchedFile, describe
 from edgemodel_operator.core.build_key import child_tag, index_tag
 from edgemodel_operator.oci import errors
 from edgemodel_operator.oci.descriptor import Descriptor
@@ -32,7 +32,7 @@ _OVERHEAD_BYTES = 1024 * 1024
 
 @dataclass(frozen=True)
 class Wanted:
-    """The image that is looked for; `max_bytes` bounds its model file."""
+    """The image that is looked for; `max_bytes` bounds each of its model files."""
 
     facts: ModelFacts
     runtime_digest: str
@@ -78,27 +78,35 @@ async def _top_layer(destination: Destination, child: Descriptor) -> Descriptor:
 
 async def _rebuild(destination: Destination, wanted: Wanted, layer: Descriptor, work: Path) -> ExistingImage:
     """Build the image from the model in the existing layer instead of from the source."""
-    limit = wanted.max_bytes + _OVERHEAD_BYTES
+    limit = wanted.max_bytes * len(wanted.facts.paths) + _OVERHEAD_BYTES
     if layer.size > limit:
         raise errors.TooLarge(f"The layer has {layer.size} bytes.")
-    blob, model_file, again = work / "existing-layer", work / "existing-model", work / "rebuilt-layer"
+    blob, again = work / "existing-layer", work / "rebuilt-layer"
     with blob.open("wb") as out:
         async with aclosing(destination.client.open_blob(destination.target, layer)) as chunks:
             async for chunk in chunks:
                 out.write(chunk)
     limits = ArchiveLimits(wanted.max_bytes, limit, time.monotonic() + _SECONDS)
-    wanted_path = wanted.facts.model_path
-    paths = await asyncio.to_thread(extract_file, blob, lambda path: path == wanted_path, model_file, limits)
-    if not paths:
-        raise InvalidImage("The layer holds no model.")
-    model = await asyncio.to_thread(describe, model_file)
-    if model.sha256 != wanted.facts.sha256:
-        raise InvalidImage("The layer holds another model.")
-    rebuilt = await asyncio.to_thread(write_model_layer, wanted.facts, model, again)
-    for file in (blob, model_file, again):
-        file.unlink()
+    files = await asyncio.to_thread(_extract_model, wanted.facts, blob, work, limits)
+    rebuilt = await asyncio.to_thread(write_model_layer, wanted.facts, files, again)
+    for path in (blob, again, *(file.path for file in files)):
+        path.unlink()
     image = graft_image(wanted.facts, wanted.runtime_digest, wanted.runtime, rebuilt)
-    return ExistingImage(image, model.size)
+    return ExistingImage(image, sum(file.size for file in files))
+
+
+def _extract_model(facts: ModelFacts, blob: Path, work: Path, limits: ArchiveLimits) -> list[FetchedFile]:
+    """Take the model's files out of a layer, and hold them against their SHA-256. Blocking."""
+    files = []
+    for path, name, sha256 in zip(facts.paths, facts.file_names, facts.model.source.digests, strict=True):
+        destination = work / f"existing-{name}"
+        if not extract_file(blob, path.__eq__, destination, limits):
+            raise InvalidImage("The layer holds no model.")
+        file = describe(destination)
+        if file.sha256 != sha256:
+            raise InvalidImage("The layer holds another model.")
+        files.append(file)
+    return files
 
 
 async def _is_complete(destination: Destination, image: GraftedImage, build_key: str) -> bool:

@@ -64,9 +64,7 @@ class WorkerBuilder:
     def _request(self, job: SupplyJob, credentials: Mapping[str, Credential]) -> BuildRequest:
         return BuildRequest(
             model_name=job.model_name,
-            model_version=job.model_version,
-            model_format=job.model_format,
-            source=job.source,
+            model=job.model,
             runtime=job.runtime,
             repository=job.repository,
             platforms=job.platforms,

@@ -126,4 +126,4 @@ async def _listen(
 async def _pass_logs(stderr: asyncio.StreamReader, request: BuildRequest) -> None:
     while chunk := await stderr.read(MAX_LINE_BYTES):
         for line in chunk.decode(errors="replace").splitlines():
-            _log.info("%s (model %s %s)", line[:2000], request.model_name, request.model_version)
+            _log.info("%s (model %s %s)", line[:2000], request.model_name, request.model.version)

@@ -32,12 +32,21 @@ class BuildInputs:
     """Name and version of the code that lays out the image."""
     compressor: str
     """Name, level and library version of the layer compression."""
+    weights_sha256: str = ""
+    """SHA-256 of the file of the weights; empty where the format has none."""
+    preprocessing: str = ""
+    """What the manifest says about pictures, as canonical JSON; empty: nothing."""
 
 
 def build_key(inputs: BuildInputs) -> str:
-    """Give the key of the inputs: 64 hex digits. Order and repetition of platforms do not matter."""
+    """Give the key of the inputs: 64 hex digits. Order and repetition of platforms do not matter.
+
+    What has a default is left out where it is that: an input that is new changes no key of before.
+    """
+    given = dataclasses.asdict(inputs)
+    unset = [field.name for field in dataclasses.fields(inputs) if given[field.name] == field.default]
     document = {
-        **dataclasses.asdict(inputs),
+        **{name: value for name, value in given.items() if name not in unset},
         "platforms": sorted(set(inputs.platforms)),
         "schema": KEY_SCHEMA,
     }

@@ -61,13 +61,14 @@ def known_classes(classes: Mapping[str, AcceleratorClassSpec]) -> dict[str, Acce
 
 
 def needed_variants(spec: EdgeModelSpec, classes: Mapping[str, AcceleratorClassSpec]) -> tuple[str, ...]:
-    """Name the runtime variants that the ladder needs, sorted; classes that do not exist need none."""
+    """Name the runtime variants that the ladder needs for the model's format, sorted.
+
+    A class that does not exist, or cannot run the format, needs none.
+    """
     known = known_classes(classes)
-    return tuple(
-        sorted(
-            {known[rung.accelerator].runtime.variant for rung in spec.targets if rung.accelerator in known}
-        )
-    )
+    named = (known[rung.accelerator] for rung in spec.targets if rung.accelerator in known)
+    runtimes = (item.runtime_for(spec.model.format) for item in named)
+    return tuple(sorted({runtime.variant for runtime in runtimes if runtime is not None}))
 
 
 def assess(world: World) -> Chain:
@@ -102,16 +103,10 @@ def _missing_input(world: World) -> Hold | None:
             stalled=True,
             retry_at=world.now + PERSON_RECHECK,
         )
-    classes = known_classes(world.classes)
     for rung in spec.targets:
-        if rung.accelerator not in classes:
-            return Hold(
-                ConditionType.SOURCE_RESOLVED,
-                "AcceleratorClassNotFound",
-                f"AcceleratorClass {rung.accelerator} does not exist: create it, or name one of these in "
-                f"targets: {', '.join(sorted(classes))}",
-                stalled=True,
-            )
+        hold = _unusable_class(world, rung.accelerator)
+        if hold is not None:
+            return hold
     for variant in needed_variants(spec, world.classes):
         if variant not in world.runtimes:
             return Hold(
@@ -127,6 +122,29 @@ def _missing_input(world: World) -> Hold | None:
             world.golden.problem,
             stalled=True,
             retry_at=world.now + PERSON_RECHECK,
+        )
+    return None
+
+
+def _unusable_class(world: World, name: str) -> Hold | None:
+    """Say why a rung of the ladder could never run the model."""
+    classes, wanted = known_classes(world.classes), world.model.spec.model.format
+    if name not in classes:
+        return Hold(
+            ConditionType.SOURCE_RESOLVED,
+            "AcceleratorClassNotFound",
+            f"AcceleratorClass {name} does not exist: create it, or name one of these in "
+            f"targets: {', '.join(sorted(classes))}",
+            stalled=True,
+        )
+    if classes[name].runtime_for(wanted) is None:
+        others = sorted(other for other, spec in classes.items() if spec.runtime_for(wanted))
+        return Hold(
+            ConditionType.SOURCE_RESOLVED,
+            "FormatNotSupported",
+            f"AcceleratorClass {name} has no runtime for {wanted} models: add one to its `runtimes`, or name "
+            f"one of these in targets: {', '.join(others) or 'none has one'}",
+            stalled=True,
         )
     return None
 

@@ -50,17 +50,20 @@ def muster(world: World, revision: Revision | None) -> Fleet:
 
 
 def _ladder(world: World, revision: Revision | None) -> tuple[Rung, ...]:
-    classes = known_classes(world.classes)
     if revision is not None:
         names = [target.accelerator for target in revision.targets]
     else:
         names = [target.accelerator for target in world.model.spec.targets]
-    return tuple(
-        rung_of(name, classes[name], _architectures(world, classes[name].runtime.variant))
-        if name in classes
-        else Rung(name, {}, "", only_held=True)
-        for name in names
-    )
+    return tuple(_rung(world, name) for name in names)
+
+
+def _rung(world: World, name: str) -> Rung:
+    """Give a rung; where its class is gone, or cannot run the format any more, only for those who have it."""
+    spec = known_classes(world.classes).get(name)
+    runtime = spec.runtime_for(world.model.spec.model.format) if spec is not None else None
+    if spec is None or runtime is None:
+        return Rung(name, {}, "", only_held=True)
+    return rung_of(name, spec, _architectures(world, runtime.variant))
 
 
 def _architectures(world: World, variant: str) -> frozenset[str] | None:

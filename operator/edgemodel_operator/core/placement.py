@@ -7,14 +7,19 @@ from dataclasses import dataclass
 
 from edgemodel_operator.api.acceleratorclass import AcceleratorClassSpec, RuntimeChoice, Sharing
 from edgemodel_operator.api.edgemodel import Placement as PlacementSpec
+from edgemodel_operator.api.model import ModelFormat
 from edgemodel_operator.core.world import Node
 
 CPU = "cpu"
 CPU_CLASS = AcceleratorClassSpec(
-    runtime=RuntimeChoice(variant="onnxruntime-cpu", provider="CPUExecutionProvider"),
+    runtimes=(
+        RuntimeChoice(format=ModelFormat.ONNX, variant="onnxruntime-cpu", provider="CPUExecutionProvider"),
+        RuntimeChoice(format=ModelFormat.TFLITE, variant="litert-cpu", provider="CPU"),
+        RuntimeChoice(format=ModelFormat.OPENVINO, variant="openvino", provider="CPU"),
+    ),
     sharing=Sharing.SHARED,
 )
-"""The class that always exists: every node has a CPU."""
+"""The class that always exists: every node has a CPU, and a runtime runs on it for every format."""
 
 SYSTEM_TAINTS = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
 """Taints that tell the state of a node; a DaemonSet tolerates them."""

@@ -151,7 +151,7 @@ def _objects(world: World, revision: Revision | None) -> tuple[Apply, ...]:
     status = world.model.status
     wanted = {status.last_known_good, revision.name if revision else "", *world.assigned_revisions()}
     wanted_copy = golden_name(world.model.name, world.golden.text) if world.golden.text else None
-    documents = [] if world.name_is_taken else [service(world.model, world.model.spec.serving.ports.http)]
+    documents = [] if world.name_is_taken else [service(world.model)]
     present = rosters(world)
     for recorded in status.revisions:
         if recorded.name not in wanted:

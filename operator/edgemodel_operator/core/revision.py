@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from edgemodel_operator.api.acceleratorclass import AcceleratorClassSpec, Sharing
 from edgemodel_operator.api.edgemodel import EdgeModelSpec
 from edgemodel_operator.api.edgemodel_status import Revision, RevisionTarget
+from edgemodel_operator.api.model import ModelFormat
 from edgemodel_operator.api.names import child_name
+from edgemodel_operator.core.server_options import server_options
 
 TEMPLATE_VERSION = 1
 """Raised when the pod template of `manifests` changes, so that the change is rolled out in waves."""
@@ -24,28 +26,37 @@ def make_revision(
 ) -> Revision:
     """Give the revision that a spec asks for.
 
-    `classes` holds every class of the ladder, `images` the image (by digest) of every runtime variant.
+    `classes` holds every class of the ladder, each with a runtime for the model's format; `images` has the
+    image (by digest) of every runtime variant.
     """
     draft = Revision(
         name="",
         model_version=spec.model.version,
         targets=tuple(
-            _target(target.accelerator, classes[target.accelerator], images) for target in spec.targets
+            _target(target.accelerator, classes[target.accelerator], spec.model.format, images)
+            for target in spec.targets
         ),
         golden_config_map=golden_name(name, golden_text) if spec.health.golden else "",
         golden_tolerance=spec.health.golden.tolerance if spec.health.golden else "",
         require_accelerator=spec.health.require_accelerator,
         http_port=spec.serving.ports.http,
+        grpc_port=spec.serving.ports.grpc,
+        server_options=server_options(spec.serving),
         pull_secrets=tuple(secret.name for secret in spec.image.pull_secrets),
     )
     return draft.model_copy(update={"name": _hash(draft)})
 
 
-def _target(name: str, spec: AcceleratorClassSpec, images: Mapping[str, str]) -> RevisionTarget:
+def _target(
+    name: str, spec: AcceleratorClassSpec, model_format: ModelFormat, images: Mapping[str, str]
+) -> RevisionTarget:
+    runtime = spec.runtime_for(model_format)
+    if runtime is None:
+        raise ValueError(f"the class {name} has no runtime for {model_format}: the chain should have held")
     return RevisionTarget(
         accelerator=name,
-        image=images[spec.runtime.variant],
-        provider=spec.runtime.provider,
+        image=images[runtime.variant],
+        provider=runtime.provider,
         exclusive=spec.sharing is Sharing.EXCLUSIVE,
         extended_resource=spec.match.extended_resource,
         runtime_class_name=spec.pod.runtime_class_name,

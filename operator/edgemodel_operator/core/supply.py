@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgemodel_operator.api.edgemodel import EdgeModelSpec, ModelFormat, PlatformName, Source
+from edgemodel_operator.api.edgemodel import EdgeModelSpec, PlatformName
+from edgemodel_operator.api.model import ModelSpec
 from edgemodel_operator.core.world import SupplyStep
 
 
@@ -16,9 +17,7 @@ class SupplyJob:
     namespace: str
     """The namespace of the EdgeModel: its Secrets are used, no others."""
     model_name: str
-    model_version: str
-    model_format: ModelFormat
-    source: Source
+    model: ModelSpec
     variant: str
     runtime: str
     """The runtime image, by digest."""
@@ -68,9 +67,7 @@ def supply_jobs(
         SupplyJob(
             namespace=namespace,
             model_name=name,
-            model_version=spec.model.version,
-            model_format=spec.model.format,
-            source=spec.model.source,
+            model=spec.model,
             variant=variant,
             runtime=runtimes[variant],
             repository=spec.image.repository,

@@ -20,7 +20,8 @@ Json = dict[str, Any]
 
 PEM = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
 MODEL: Json = {"spec": make_model().with_golden().raw}
-CLASS: Json = {"spec": {"runtime": {"variant": "onnxruntime-npu", "provider": "Npu"}, "sharing": "Shared"}}
+RUNTIME: Json = {"format": "ONNX", "variant": "onnxruntime-npu", "provider": "Npu"}
+CLASS: Json = {"spec": {"runtimes": [RUNTIME], "sharing": "Shared"}}
 POLICY: Json = {
     "spec": {
         "images": ["registry.example.com/**"],
@@ -31,6 +32,8 @@ VALID: dict[type[Schema], Json] = {EdgeModel: MODEL, AcceleratorClass: CLASS, Tr
 
 HTTP = "spec.model.source.http"
 OCI = {"oci": {"reference": "registry.example.com/models/line:1", "sha256": "0" * 64}}
+PICTURES = "spec.model.preprocessing"
+STRETCH = {"mode": "Stretch", "width": 8, "height": 8}
 DELETE = object()
 
 REFUSED: tuple[tuple[type[Schema], str, Any, str], ...] = (
@@ -42,6 +45,28 @@ REFUSED: tuple[tuple[type[Schema], str, Any, str], ...] = (
     (EdgeModel, "spec.model.source", {}, "exactly one source"),
     (EdgeModel, "spec.model.source", MODEL["spec"]["model"]["source"] | OCI, "exactly one source"),
     (EdgeModel, "spec.model.source", {"oci": OCI["oci"] | {"reference": "line"}}, "must name its registry"),
+    (
+        EdgeModel,
+        f"{HTTP}.weights",
+        {"url": "https://files.example.com/a.bin", "sha256": "0" * 64},
+        "ONNX and TFLite models are one file",
+    ),
+    (EdgeModel, "spec.model.format", "OpenVINO", "an OpenVINO IR is two files"),
+    (EdgeModel, PICTURES, {"layout": "HW"}, "a layout without channels (NHW, HW) needs"),
+    (EdgeModel, PICTURES, {"color": "GRAY", "mean": [1, 2, 3]}, "with `color: GRAY` there is one channel"),
+    (EdgeModel, PICTURES, {"mean": [1, 2]}, "mean has one number, or one for each channel"),
+    (EdgeModel, PICTURES, {"std": []}, "std has one number, or one for each channel"),
+    (EdgeModel, f"{PICTURES}.resize", {"mode": "Stretch", "size": 1}, "the mode ShorterSide has a `size`"),
+    (EdgeModel, f"{PICTURES}.resize", STRETCH | {"anchor": "Center"}, "belong to the mode Letterbox only"),
+    (
+        EdgeModel,
+        f"{PICTURES}.resize",
+        STRETCH | {"mode": "Letterbox", "padColor": [0, 0]},
+        "padColor has one number, or one for each channel",
+    ),
+    (EdgeModel, f"{PICTURES}.classification", {"labels": ["a\nb"]}, "a label is one line of printable"),
+    (EdgeModel, "spec.serving.ports", {"http": 8081}, "http and grpc need a port each"),
+    (EdgeModel, "spec.serving.batching", {"mode": "Disabled", "maxBatchSize": 2}, "leave maxBatchSize"),
     (EdgeModel, "spec.image.repository", "registry.example.com/line:v1", "no tag and no digest"),
     (EdgeModel, "spec.image.repository", "registry.example.com/line@sha256:0", "no tag and no digest"),
     (EdgeModel, "spec.targets", [], "name at least one target"),
@@ -54,6 +79,7 @@ REFUSED: tuple[tuple[type[Schema], str, Any, str], ...] = (
     (EdgeModel, "spec.rollout.waves", [{"percent": 101}], "a percent from 1 to 100"),
     (EdgeModel, "spec.rollout.waves", [{"nodes": 0}], "at least one node"),
     (AcceleratorClass, "spec.match", {"extendedResource": "npu"}, "a full resource name"),
+    (AcceleratorClass, "spec.runtimes", [], "name at least one runtime"),
     (TrustPolicy, "spec.images", [], "name at least one image glob"),
     (TrustPolicy, "spec.authorities", [], "name at least one authority"),
     (TrustPolicy, "spec.authorities", [{"name": "a", "key": {}}], "give the key once"),
@@ -96,9 +122,16 @@ def test_every_rule_of_the_definitions_has_a_case() -> None:
         (EdgeModel, "spec.rollout.maxFailures", 0),
         (EdgeModel, "spec.rollout.progressDeadlineSeconds", 29),
         (EdgeModel, "spec.serving.ports.http", 80),
+        (EdgeModel, "spec.serving.ports.grpc", 65536),
+        (EdgeModel, "spec.serving.batching.maxDelayMilliseconds", -1),
+        (EdgeModel, "spec.serving.batching.mode", "Off"),
+        (EdgeModel, "spec.serving.idleUnloadSeconds", 0),
+        (EdgeModel, "spec.serving.maxCPUPercent", 101),
+        (EdgeModel, "spec.model.preprocessing.scale", 0),
+        (EdgeModel, "spec.model.preprocessing.crop", {"width": 4097, "height": 1}),
         (EdgeModel, "spec.image.platforms", ["windows/amd64"]),
         (AcceleratorClass, "spec.sharing", "Sometimes"),
-        (AcceleratorClass, "spec.runtime", DELETE),
+        (AcceleratorClass, "spec.runtimes", DELETE),
         (TrustPolicy, "spec.mode", "Off"),
     ],
 )

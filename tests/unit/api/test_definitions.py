@@ -26,7 +26,10 @@ Json = dict[str, Any]
 MINIMAL: dict[type[Schema], Json] = {
     EdgeModel: {"spec": make_model().raw},
     AcceleratorClass: {
-        "spec": {"runtime": {"variant": "onnxruntime-npu", "provider": "Npu"}, "sharing": "Shared"}
+        "spec": {
+            "runtimes": [{"format": "ONNX", "variant": "onnxruntime-npu", "provider": "Npu"}],
+            "sharing": "Shared",
+        }
     },
     TrustPolicy: {
         "spec": {

@@ -18,9 +18,10 @@ from edgemodel_operator.build.runtime import RuntimeChild
 from edgemodel_operator.build.sources.download import FetchedFile, describe
 from edgemodel_operator.oci.image import RuntimeSettings, make_image, parse_index, parse_manifest
 from edgemodel_server.manifest import find_folders, read_source, verify_files
+from support.builders import make_model
 from support.images import AMD64, ARM64, make_layer
 
-FACTS = ModelFacts("line-orientation", "7", "ONNX", "a" * 64, "d" * 64)
+FACTS = ModelFacts("line-orientation", make_model("7").with_sha256("a" * 64).build().model, "d" * 64)
 RUNTIME_DIGEST = "sha256:" + "e" * 64
 
 
@@ -40,12 +41,12 @@ def model(tmp_path: Path) -> FetchedFile:
 
 
 def make_grafted(model: FetchedFile, folder: Path) -> GraftedImage:
-    layer = write_model_layer(FACTS, model, folder / "layer")
+    layer = write_model_layer(FACTS, [model], folder / "layer")
     return graft_image(FACTS, RUNTIME_DIGEST, make_runtime(), layer)
 
 
 def test_the_layer_holds_the_model_and_its_manifest(model: FetchedFile, tmp_path: Path) -> None:
-    write_model_layer(FACTS, model, tmp_path / "layer")
+    write_model_layer(FACTS, [model], tmp_path / "layer")
     content = zstandard.ZstdDecompressor().decompressobj().decompress((tmp_path / "layer").read_bytes())
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
         names = tar.getnames()
@@ -61,11 +62,12 @@ def test_the_layer_holds_the_model_and_its_manifest(model: FetchedFile, tmp_path
         "format": "ONNX",
         "files": [{"path": "model.onnx", "sha256": "a" * 64, "size": 7}],
     }
-    assert model_manifest(FACTS, 7) == json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+    assert model_manifest(FACTS, [7]) == json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 
 def test_the_server_accepts_what_the_layer_holds(model: FetchedFile, tmp_path: Path) -> None:
-    write_model_layer(replace(FACTS, sha256=model.sha256), model, tmp_path / "layer")
+    spec = make_model("7").with_sha256(model.sha256).build().model
+    write_model_layer(replace(FACTS, model=spec), [model], tmp_path / "layer")
     content = zstandard.ZstdDecompressor().decompressobj().decompress((tmp_path / "layer").read_bytes())
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
         tar.extractall(tmp_path / "root", filter="data")
@@ -106,7 +108,7 @@ def test_the_index_says_what_it_is(model: FetchedFile, tmp_path: Path) -> None:
 def test_an_inconsistent_runtime_image_is_refused(model: FetchedFile, tmp_path: Path) -> None:
     first, second = make_runtime()
     mixed = RuntimeChild(first.platform, first.digest, first.manifest, second.config)
-    layer = write_model_layer(FACTS, model, tmp_path / "layer")
+    layer = write_model_layer(FACTS, [model], tmp_path / "layer")
     with pytest.raises(BuildError, match="linux/amd64") as caught:
         graft_image(FACTS, RUNTIME_DIGEST, (mixed,), layer)
     assert caught.value.failure.reason is Reason.RUNTIME_IMAGE_INVALID

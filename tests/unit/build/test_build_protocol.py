@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from edgemodel_operator.api.edgemodel import HttpSource, ModelFormat, PlatformName, Source
+from edgemodel_operator.api.edgemodel import PlatformName
+from edgemodel_operator.api.model import HttpSource, ModelFormat, ModelSpec, Source
 from edgemodel_operator.build.failures import BuildFailure, Reason, Step
 from edgemodel_operator.build.protocol import (
     InvalidMessage,
@@ -19,9 +20,11 @@ from edgemodel_operator.build.request import BuildRequest, BuildResult, Login, P
 PASSWORD = "correct-horse"
 REQUEST = BuildRequest(
     model_name="line-orientation",
-    model_version="7",
-    model_format=ModelFormat.ONNX,
-    source=Source(http=HttpSource(url="https://models.example.com/m.onnx", sha256="a" * 64)),
+    model=ModelSpec(
+        format=ModelFormat.ONNX,
+        source=Source(http=HttpSource(url="https://models.example.com/m.onnx", sha256="a" * 64)),
+        version="7",
+    ),
     runtime="registry.example.com/runtimes/cpu@sha256:" + "b" * 64,
     repository="registry.example.com/models/line",
     platforms=(PlatformName.LINUX_ARM64,),
@@ -89,16 +92,18 @@ def test_a_runtime_image_must_be_named_by_digest() -> None:
 
 
 def test_the_key_ignores_where_things_lie_and_who_may_read_them() -> None:
+    elsewhere = Source(http=HttpSource(url="https://elsewhere.example.com/x", sha256="a" * 64))
     moved = REQUEST.model_copy(
         update={
-            "source": Source(http=HttpSource(url="https://elsewhere.example.com/x", sha256="a" * 64)),
+            "model": REQUEST.model.model_copy(update={"source": elsewhere}),
             "repository": "other.example.com/models/line",
             "runtime": "mirror.example.com/cpu@sha256:" + "b" * 64,
             "credentials": (),
         }
     )
     assert moved.build_key == REQUEST.build_key
-    assert moved.model_copy(update={"model_version": "8"}).build_key != REQUEST.build_key
+    newer = moved.model.model_copy(update={"version": "8"})
+    assert moved.model_copy(update={"model": newer}).build_key != REQUEST.build_key
 
 
 @pytest.mark.parametrize(

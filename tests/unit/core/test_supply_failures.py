@@ -13,7 +13,7 @@ from edgemodel_operator.core.world import Supply, SupplyStage, SupplyStep, Trust
 from support.builders import fleet, make_model
 from support.simulator import start
 
-VARIANT = CPU_CLASS.runtime.variant
+VARIANT = CPU_CLASS.runtimes[0].variant
 FAILURE = Supply(SupplyStage.FAILED, SupplyStep.SOURCE, reason="SourceNotFound", message="it is not there")
 
 

@@ -10,20 +10,18 @@ from typing import Any, cast
 
 from edgemodel_operator.adapters.cluster import Cluster
 from edgemodel_operator.adapters.metrics import Metrics
-from edgemodel_operator.api.edgemodel import HttpSource, ModelFormat, Source
 from edgemodel_operator.core.supply import BuiltImage, SupplyError, SupplyJob
 from edgemodel_operator.core.world import SupplyStage, SupplyStep
 from edgemodel_operator.oci.auth import Credential
 from edgemodel_operator.reconcile.supplies import Supplies
+from support.builders import make_model
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 IMAGE = "registry.example.com/models/line@sha256:" + "a" * 64
 JOB = SupplyJob(
     namespace="plant-a",
     model_name="line",
-    model_version="1",
-    model_format=ModelFormat.ONNX,
-    source=Source(http=HttpSource(url="https://models.example.com/line.onnx", sha256="b" * 64)),
+    model=make_model("1").build().model,
     variant="onnxruntime-cpu",
     runtime="registry.example.com/runtime@sha256:" + "c" * 64,
     repository="registry.example.com/models/line",
@@ -43,7 +41,7 @@ class Builder:
     cancelled: int = 0
 
     def build_key(self, job: SupplyJob) -> str:
-        return job.model_version
+        return job.model.version
 
     async def build(
         self,
@@ -162,7 +160,7 @@ async def test_a_build_that_nobody_wants_any_more_is_cancelled() -> None:
     await bench.until(SupplyStage.RUNNING)
     while not bench.builder.builds:
         await asyncio.sleep(0)
-    newer = replace(JOB, model_version="2")
+    newer = replace(JOB, model=make_model("2").build().model)
     bench.supplies.retain("plant-a", "line", (newer,))
     async with asyncio.timeout(5):
         while not bench.builder.cancelled:
@@ -172,7 +170,7 @@ async def test_a_build_that_nobody_wants_any_more_is_cancelled() -> None:
 
 async def test_no_more_builds_run_at_once_than_allowed() -> None:
     bench = Bench()
-    jobs = [replace(JOB, model_version=str(number)) for number in range(3)]
+    jobs = [replace(JOB, model=make_model(str(number)).build().model) for number in range(3)]
     for job in jobs:
         bench.supplies.start(job)
     for _ in range(20):

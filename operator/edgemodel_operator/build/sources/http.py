@@ -14,7 +14,7 @@ from pathlib import Path
 import aiohttp
 from yarl import URL
 
-from edgemodel_operator.api.edgemodel import HttpSource
+from edgemodel_operator.api.model import HttpFile
 from edgemodel_operator.build.addresses import ForbiddenAddress, guarded_session
 from edgemodel_operator.build.failures import BuildError, Reason, fail
 from edgemodel_operator.build.sources.download import Allowance, FetchedFile, check_digest, save
@@ -26,11 +26,16 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT = frozenset({408, 425, 429})
 
 
-async def fetch_http(source: HttpSource, destination: Path, allowance: Allowance) -> FetchedFile:
-    """Download the file to `destination`, check its SHA-256, and describe it. Raises BuildError."""
+async def fetch_http(
+    source: HttpFile, destination: Path, allowance: Allowance, *, insecure: bool
+) -> FetchedFile:
+    """Download the file to `destination`, check its SHA-256, and describe it. Raises BuildError.
+
+    `insecure` allows plain http, also after a redirect.
+    """
     try:
         async with asyncio.timeout(allowance.total_seconds):
-            file = await _download(source, destination, allowance)
+            file = await _download(URL(source.url), destination, allowance, insecure=insecure)
     except TimeoutError as error:
         raise fail(
             Reason.SOURCE_TIMEOUT,
@@ -39,18 +44,16 @@ async def fetch_http(source: HttpSource, destination: Path, allowance: Allowance
     return check_digest(file, source.sha256)
 
 
-async def _download(source: HttpSource, destination: Path, allowance: Allowance) -> FetchedFile:
-    url = URL(source.url)
+async def _download(begun_at: URL, destination: Path, allowance: Allowance, *, insecure: bool) -> FetchedFile:
+    url = begun_at
     async with guarded_session(allowance.policy) as session:
         for _ in range(MAX_REDIRECTS + 1):
-            _check_scheme(url, insecure=source.insecure)
+            _check_scheme(url, insecure=insecure)
             async with _get(session, url, allowance) as response:
                 if response.status not in _REDIRECTS:
                     return await _receive(response, destination, allowance)
                 url = _next_url(url, response)
-    raise fail(
-        Reason.SOURCE_UNAVAILABLE, f"{_shown(URL(source.url))} redirects more than {MAX_REDIRECTS} times."
-    )
+    raise fail(Reason.SOURCE_UNAVAILABLE, f"{_shown(begun_at)} redirects more than {MAX_REDIRECTS} times.")
 
 
 @asynccontextmanager

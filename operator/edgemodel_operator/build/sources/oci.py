@@ -15,7 +15,7 @@ from pathlib import Path
 
 import aiohttp
 
-from edgemodel_operator.api.edgemodel import OciSource
+from edgemodel_operator.api.model import OciFile
 from edgemodel_operator.build.addresses import AddressPolicy, ForbiddenAddress, guarded_session
 from edgemodel_operator.build.archives import ArchiveLimits, InvalidArchive, extract_file
 from edgemodel_operator.build.failures import BuildError, Reason, fail
@@ -43,39 +43,40 @@ _PREFERRED = Platform("linux", "amd64")
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a source is read: client, reference, and what was asked for there."""
+    """Where a file is read: client, reference, and what was asked for there."""
 
     client: RegistryClient
     reference: Reference
-    source: OciSource
+    path: str
+    suffix: str
 
     def wanted(self, path: str) -> bool:
-        """Tell whether a title or path is the one asked for: the given one, or any `.onnx` file."""
-        if self.source.path:
-            return path == self.source.path.strip("/")
-        return path.endswith(".onnx")
+        """Tell whether a title or path is the one asked for: the given one, or any with the suffix."""
+        if self.path:
+            return path == self.path.strip("/")
+        return path.endswith(self.suffix)
 
 
 async def fetch_oci(
-    request: BuildRequest, source: OciSource, work: Path, destination: Path, allowance: Allowance
+    request: BuildRequest, artifact: str, file: OciFile, suffix: str, destination: Path, allowance: Allowance
 ) -> FetchedFile:
-    """Fetch the file to `destination`, check its SHA-256, and describe it. Raises BuildError.
+    """Fetch a file of an artifact or image to `destination`, check its SHA-256, and describe it.
 
-    `work` is a folder for whole layers. Registries that the operator's own configuration names may lie at
-    addresses that are refused to others.
+    Without a path it is the only one whose name ends with `suffix`. Registries that the operator's own
+    configuration names may lie at addresses that are refused to others. Raises BuildError.
     """
     try:
-        reference = parse_reference(source.reference)
+        reference = parse_reference(artifact)
     except InvalidReference as error:
         raise fail(Reason.SOURCE_INVALID, str(error)) from error
     configured = {*request.plain_http, request.runtime_reference.registry}
     policy = _ANYWHERE if reference.registry in configured else allowance.policy
     async with guarded_session(policy) as session:
         client = RegistryClient(session, credentials=request.logins(), plain_http=request.plain_http)
-        place = _Place(client, reference, source)
+        place = _Place(client, reference, file.path, suffix)
         try:
             async with asyncio.timeout(allowance.total_seconds):
-                file = await _fetch(place, work, destination, allowance)
+                fetched = await _fetch(place, destination, allowance)
         except TimeoutError as error:
             sentence = f"{reference} was not complete after {allowance.total_seconds:g} seconds."
             raise fail(Reason.SOURCE_TIMEOUT, sentence) from error
@@ -83,13 +84,13 @@ async def fetch_oci(
             raise _failure(reference, error) from error
         except (InvalidImage, InvalidDescriptor, InvalidArchive) as error:
             raise fail(Reason.SOURCE_INVALID, f"{reference}: {error}") from error
-    return check_digest(file, source.sha256)
+    return check_digest(fetched, file.sha256)
 
 
 _ANYWHERE = AddressPolicy.parse(allowed=("0.0.0.0/0", "::/0"))
 
 
-async def _fetch(place: _Place, work: Path, destination: Path, allowance: Allowance) -> FetchedFile:
+async def _fetch(place: _Place, destination: Path, allowance: Allowance) -> FetchedFile:
     manifest = await place.client.get_manifest(place.reference)
     if manifest.descriptor.media_type in INDEX_TYPES:
         child = _any_child(parse_index(manifest.body).manifests)
@@ -99,7 +100,7 @@ async def _fetch(place: _Place, work: Path, destination: Path, allowance: Allowa
     if titled:
         _check_single(place, [layer.annotations[TITLE] for layer in titled])
         return await _save_blob(place, titled[0], destination, allowance)
-    return await _search_layers(place, layers, work, destination, allowance)
+    return await _search_layers(place, layers, destination, allowance)
 
 
 def _any_child(children: Sequence[Descriptor]) -> Descriptor:
@@ -111,23 +112,23 @@ def _any_child(children: Sequence[Descriptor]) -> Descriptor:
 
 
 async def _search_layers(
-    place: _Place, layers: Sequence[Descriptor], work: Path, destination: Path, allowance: Allowance
+    place: _Place, layers: Sequence[Descriptor], destination: Path, allowance: Allowance
 ) -> FetchedFile:
     deadline = time.monotonic() + allowance.total_seconds
     limits = ArchiveLimits(allowance.max_bytes, allowance.max_bytes * EXPANSION, deadline)
     found: list[str] = []
     for layer in reversed([layer for layer in layers if "tar" in layer.media_type]):
-        blob, inner = work / "layer", work / "layer-file"
+        blob, inner = destination.with_suffix(".layer"), destination.with_suffix(".found")
         await _save_blob(place, layer, blob, allowance)
         fresh = await asyncio.to_thread(extract_file, blob, _not_yet(place, found), inner, limits)
         blob.unlink()
         if fresh and not found:
             inner.replace(destination)
         found += fresh
-        if found and place.source.path:
+        if found and place.path:
             break  # a file of a lower layer would be hidden by this one
     if not found:
-        what = f"no file {place.source.path!r}" if place.source.path else "no .onnx file"
+        what = f"no file {place.path!r}" if place.path else f"no {place.suffix} file"
         raise fail(Reason.SOURCE_INVALID, f"{place.reference} holds {what}.")
     _check_single(place, found)
     return await asyncio.to_thread(describe, destination)

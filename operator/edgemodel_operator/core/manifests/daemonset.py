@@ -146,6 +146,9 @@ def _container(target: RevisionTarget, arguments: list[str]) -> Json:
 def _serving(revision: Revision, target: RevisionTarget) -> Json:
     drain = EXCLUSIVE_DRAIN_SECONDS if target.exclusive else DRAIN_SECONDS
     arguments = ["--http-port", str(revision.http_port), "--drain-seconds", str(drain)]
+    if revision.grpc_port:
+        arguments += ["--grpc-port", str(revision.grpc_port)]
+    arguments += revision.server_options
     if revision.require_accelerator:
         arguments += ["--require-provider", target.provider]
     if revision.golden_config_map:
@@ -153,6 +156,8 @@ def _serving(revision: Revision, target: RevisionTarget) -> Json:
         arguments += ["--golden-tolerance", revision.golden_tolerance]
     container = _container(target, arguments)
     container["ports"] = [{"name": "http", "containerPort": revision.http_port}]
+    if revision.grpc_port:
+        container["ports"].append({"name": "grpc", "containerPort": revision.grpc_port})
     container["readinessProbe"] = {
         "httpGet": {"path": "/v2/health/ready", "port": "http"},
         "periodSeconds": 1,

@@ -11,8 +11,9 @@ from edgemodel_operator.core.world import Model
 Json = dict[str, Any]
 
 
-def service(model: Model, port: int) -> Json:
+def service(model: Model) -> Json:
     """Give the Service: a client is answered by the pod on its own node, also when the network is away."""
+    ports = model.spec.serving.ports
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -21,8 +22,19 @@ def service(model: Model, port: int) -> Json:
             "type": "ClusterIP",
             "internalTrafficPolicy": "Local",
             "selector": {LABEL_MODEL: model.key, LABEL_ROLE: ROLE_SERVE},
-            "ports": [{"name": "http", "port": port, "targetPort": "http", "protocol": "TCP"}],
+            "ports": [_port("http", ports.http), _port("grpc", ports.grpc, "kubernetes.io/h2c")],
         },
+    }
+
+
+def _port(name: str, number: int, protocol: str = "http") -> Json:
+    """Give a port of the Service; `protocol` tells meshes and gateways what is spoken there."""
+    return {
+        "name": name,
+        "port": number,
+        "targetPort": name,
+        "protocol": "TCP",
+        "appProtocol": protocol,
     }
 
 

@@ -1,60 +1,27 @@
-"""Is this file an ONNX model, and what goes in and out? `python -m edgemodel_operator.build.inspect FILE`.
+"""Reading ONNX files with the onnx package: `irVersion`, `opsets`, inputs and outputs.
 
-Untrusted bytes meet a native parser here, so this is a program of its own: the kernel limits its memory and
-CPU time, forbids it to write files, and it inherits neither secrets nor sockets. Prints one JSON object:
-`{"ok": true, "irVersion", "opsets", "inputs", "outputs"}` or `{"ok": false, "message": sentence}`.
-Never import this module: it imports onnx.
+Only the inspecting process may import this module: it imports onnx, a native parser.
 """
 
 from __future__ import annotations
 
-import json
-import resource
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgemodel_operator.build.limits import die_with_parent, limit_hard, renounce_privileges
+import onnx
+from google.protobuf.message import DecodeError
 
-MEMORY_BYTES = 1024 * 1024 * 1024
-MEMORY_PER_MODEL_BYTE = 4
-CPU_SECONDS = 60
-CPU_BYTES_PER_SECOND = 20_000_000
+from edgemodel_operator.build.inspect.objection import Objection
+
 MIN_IR_VERSION = 3
 """The first version with a stable meaning of operator sets (ONNX 1.0)."""
 
 _STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 
 
-class Objection(Exception):  # noqa: N818 - reads as the fact it states
-    """The file is not acceptable; the message is a sentence."""
-
-
-def main(arguments: list[str]) -> int:
-    """Inspect one file; arguments: the file, and the process id of the parent."""
-    path = Path(arguments[0])
-    die_with_parent(int(arguments[1]))
-    renounce_privileges()
-    size = path.stat().st_size
-    limit_hard(resource.RLIMIT_AS, MEMORY_BYTES + MEMORY_PER_MODEL_BYTE * size)
-    limit_hard(resource.RLIMIT_CPU, CPU_SECONDS + size // CPU_BYTES_PER_SECOND)
-    limit_hard(resource.RLIMIT_FSIZE, 0)
-    try:
-        report = {"ok": True, **inspect_model(path)}
-    except Objection as error:
-        report = {"ok": False, "message": str(error)}
-    except MemoryError:
-        report = {"ok": False, "message": "Reading the model takes more memory than a model of its size may."}
-    print(json.dumps(report))
-    return 0
-
-
-def inspect_model(path: Path) -> dict[str, Any]:
+def inspect_onnx(path: Path) -> dict[str, Any]:
     """Read the graph without its external data and describe it; raises Objection."""
-    import onnx  # noqa: PLC0415 - only after the limits are set
-    from google.protobuf.message import DecodeError  # noqa: PLC0415
-
     try:
         model = onnx.load(str(path), format="protobuf", load_external_data=False)
     except (DecodeError, ValueError, RecursionError) as error:
@@ -67,7 +34,7 @@ def inspect_model(path: Path) -> dict[str, Any]:
     outputs = [_describe(value) for value in model.graph.output]
     if not inputs or not outputs:
         raise Objection("Its graph has no inputs or no outputs.")
-    _check_tensors(model, onnx)
+    _check_tensors(model)
     return {
         "irVersion": model.ir_version,
         "opsets": {entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
@@ -89,7 +56,7 @@ def _check_versions(model: Any, *, newest_ir: int, newest_opset: int) -> None:
             raise Objection(f"Its operator set is {version}; sets 1 to {newest_opset} are known.")
 
 
-def _check_tensors(model: Any, onnx: Any) -> None:
+def _check_tensors(model: Any) -> None:
     external = onnx.TensorProto.EXTERNAL
     for tensor in _tensors(model):
         if tensor.data_location == external or tensor.external_data:
@@ -133,7 +100,3 @@ def _describe(value: Any) -> dict[str, Any]:
         for dimension in tensor.shape.dim
     ]
     return {"name": value.name, "type": tensor.elem_type, "shape": shape}
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
