@@ -48,7 +48,7 @@ class _JsonFrame(NamedTuple):
     timeout: float | None
 
     def read(self, body: bytes, start: int) -> InferRequest | None:
-        """Return the request in ``body``, whose data begins at ``start``; None if it is no list of numbers."""
+        """Return the request in ``body``, whose data begins at ``start``; None if it is no such list."""
         if not body.endswith(self.rest):
             return None
         # An array for an array: whatever it holds, the text around it keeps its meaning.

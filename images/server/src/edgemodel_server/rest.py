@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from edgemodel_server.answers import Answers, InferAnswer
 from edgemodel_server.call import Call, Outcome
 from edgemodel_server.errors import ApiError
-from edgemodel_server.http.messages import BINARY, JSON, Request, Response, error_response
+from edgemodel_server.http.messages import BINARY, JSON, Request, Response, error_response, render_lines
 from edgemodel_server.inference import InferRequest
 from edgemodel_server.layouts import Layouts
 from edgemodel_server.runtimes import Model
 from edgemodel_server.served import ServedModel
 
+_MAX_KNOWN = 256
 _JSON_LENGTH = b"inference-header-content-length"
 
 
@@ -22,10 +23,13 @@ class RestInference:
         self._model = model
         self._layouts: Layouts | None = None
         self._answers: Answers | None = None
+        self._lines: dict[object, bytes] = {}
 
     def infer(self, request: Request) -> None:
         """Answer an inference request, at once or when it is computed."""
-        served = self._model
+        served, work = self._model, request.work
+        if work is not None:
+            work.model = served.name
         try:
             layouts, answers = self._fit(served.require_model())
             parsed = layouts.parse(request.body, _parse_json_length(request.headers))
@@ -42,6 +46,8 @@ class RestInference:
             received=request.received,
             deadline=math.inf if parsed.timeout is None else request.received + parsed.timeout,
         )
+        if work is not None:
+            work.id, call.work = parsed.id, work
         request.on_lost = call.cancel
         served.submit(call)
 
@@ -59,13 +65,26 @@ class RestInference:
         try:
             if isinstance(outcome, ApiError):
                 raise outcome
-            response = make_response(answers.make(parsed, outcome))
+            response = self._make_response(answers.make(parsed, outcome))
         except ApiError as error:
             request.answer(error_response(error.status, error.message))
             return error
-        self._model.metrics.outputs_bytes += sum(map(len, response.parts))
+        self._model.metrics.outputs_bytes += response.size
         request.answer(response)
         return None
+
+    def _make_response(self, answer: InferAnswer) -> Response:
+        """Return the response; its head is rendered once for answers of the same sizes."""
+        if not answer.tensors:
+            return make_response(answer)
+        key = (len(answer.document), len(answer.tensors[0])) if len(answer.tensors) == 1 else None
+        lines = self._lines.get(key)
+        if lines is not None:
+            return Response(200, (answer.document, *answer.tensors), lines=lines)
+        response = make_response(answer)
+        if key is not None and len(self._lines) < _MAX_KNOWN:
+            self._lines[key] = render_lines(response)
+        return response
 
 
 def make_response(answer: InferAnswer) -> Response:

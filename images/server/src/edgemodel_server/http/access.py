@@ -21,7 +21,7 @@ def log_response(
         path=strip_target(request.path) if request.path else "",
         status=response.status,
         received=request.size,
-        sent=0 if request.method == b"HEAD" else sum(map(len, response.parts)),
+        sent=0 if request.method == b"HEAD" else response.size,
         seconds=monotonic() - request.received,
         peer=format_peer(transport),
         trace=read_trace(request.headers),

@@ -322,17 +322,16 @@ class Connection(asyncio.Protocol):
         self._since = monotonic()
         if close:
             self._end(transport, polite=request.keep_alive or request.refusal is not None)
-        else:
+        elif self._waiting or self._owes_continue or not self._reading:
             self._advance()
 
     def _write(
         self, transport: asyncio.Transport, request: Request, response: Response, connection: bytes
     ) -> None:
-        length = sum(map(len, response.parts))
-        head = self._endpoint.heads.render(response, length, connection)
+        head = self._endpoint.heads.render(response, connection)
         if request.method == b"HEAD":
             transport.write(head)
-        elif length < _JOIN_BELOW_BYTES:
+        elif response.size < _JOIN_BELOW_BYTES:
             transport.write(b"".join((head, *response.parts)))
         else:
             transport.writelines((head, *response.parts))

@@ -32,9 +32,12 @@ class Limits:
 
 
 class Response:
-    """An answer: status, body in parts that are sent without being joined, and its own header lines."""
+    """An answer: status, body in parts that are sent without being joined, and its own header lines.
 
-    __slots__ = ("content_type", "headers", "parts", "status")
+    ``lines`` are status line and headers as ``render_lines`` gives them, where they were rendered before.
+    """
+
+    __slots__ = ("content_type", "headers", "lines", "parts", "size", "status")
 
     def __init__(
         self,
@@ -42,9 +45,12 @@ class Response:
         parts: Sequence[bytes | memoryview] = (),
         content_type: bytes = JSON,
         headers: bytes = b"",
+        lines: bytes | None = None,
     ) -> None:
         self.status = status
         self.parts = parts
+        self.size = sum(map(len, parts))
+        self.lines = lines
         self.content_type = content_type
         self.headers = headers  # complete lines, each with its line end
 
@@ -80,7 +86,7 @@ class Request:
         self.refusal: Response | None = None
         self.route: Callable[[Request], None] | None = None  # who answers it, once that is known
         self.on_lost: Callable[[], None] | None = None  # called when the client goes away before the answer
-        self.work: Work | None = None  # for the access log
+        self.work: Work | None = None  # filled in where there is an access log
 
     def answer(self, response: Response) -> None:
         """Send the response to this request; exactly once, from the loop's thread."""
@@ -115,11 +121,16 @@ class HeadWriter:
         """Take over the current time of day."""
         self._date = f"Date: {formatdate(usegmt=True)}\r\n\r\n".encode()
 
-    def render(self, response: Response, length: int, connection: bytes) -> bytes:
+    def render(self, response: Response, connection: bytes) -> bytes:
         """Return the head, with its empty line; ``connection`` is b"" or a whole header line."""
-        return b"".join((
-            _STATUS_LINES[response.status],
-            b"Content-Type: ", response.content_type,
-            b"\r\nContent-Length: ", str(length).encode(), b"\r\n",
-            response.headers, connection, self._date,
-        ))  # fmt: skip
+        return b"".join((response.lines or render_lines(response), connection, self._date))
+
+
+def render_lines(response: Response) -> bytes:
+    """Return the status line and the headers that depend on the response alone."""
+    return b"".join((
+        _STATUS_LINES[response.status],
+        b"Content-Type: ", response.content_type,
+        b"\r\nContent-Length: ", str(response.size).encode(), b"\r\n",
+        response.headers,
+    ))  # fmt: skip
