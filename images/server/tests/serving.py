@@ -193,6 +193,15 @@ class Wire:
         return self.stream.read(1) == b""
 
 
+def _parse_line(line: str) -> dict[str, Any]:
+    """Return a line of the log; what is none, as a traceback, is kept for whoever looks for the reason."""
+    try:
+        parsed: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return {"event": "not JSON", "text": line}
+    return parsed
+
+
 @dataclass
 class ServerProcess:
     """A running ``edgemodel-server`` and its log."""
@@ -211,7 +220,7 @@ class ServerProcess:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             with self._news:
-                self.log.append(json.loads(line))
+                self.log.append(_parse_line(line))
                 self._news.notify_all()
         with self._news:
             self._ended = True

@@ -23,9 +23,12 @@ _MAX_TEXT = 256
 
 @dataclass(slots=True)
 class Work:
-    """What was done for an inference request; durations in seconds, None where nothing was computed."""
+    """What was done for an inference request; durations in seconds, None where nothing was computed.
 
-    model: str
+    ``model`` is "" for any other request.
+    """
+
+    model: str = ""
     id: str | None = None
     queue: float | None = None
     compute: float | None = None
@@ -104,7 +107,7 @@ def _render(entry: Entry) -> bytes:
     }
     if entry.grpc_status is not None:
         line["grpc_status"] = entry.grpc_status
-    if entry.work is not None:
+    if entry.work is not None and entry.work.model:
         line |= _describe_work(entry.work)
     if entry.trace is not None:
         line |= _describe_trace(entry.trace)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import TypeAlias
 
+from edgemodel_server.access_log import Work
 from edgemodel_server.datatypes import Tensor
 from edgemodel_server.errors import ApiError
 
@@ -29,6 +30,7 @@ class Call:
 
     __slots__ = (
         "deadline", "finish", "inputs", "on_cancel", "outputs", "over", "queued", "received", "timer",
+        "work",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +51,7 @@ class Call:
         self.over = False  # nobody waits for an answer any more; read by other threads
         self.on_cancel: Callable[[], None] | None = None  # set by who computes it
         self.timer: TimerHandle | None = None  # as above: ends the call at its deadline
+        self.work: Work | None = None  # filled in where there is an access log
 
     def cancel(self) -> None:
         """Drop the call: nobody waits for the answer. It is not computed, unless it already is."""

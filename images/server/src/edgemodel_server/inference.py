@@ -14,6 +14,7 @@ import orjson
 from edgemodel_server.datatypes import NUMPY_DTYPE, Tensor, TensorSpec
 from edgemodel_server.errors import ApiError
 from edgemodel_server.json_requests import decode_data, split_request
+from edgemodel_server.raw_body import decode_raw_body
 from edgemodel_server.tensors import decode_binary, decode_json, parse_shape
 
 _UNSUPPORTED_PARAMETERS = ("classification", "shared_memory_region")
@@ -48,7 +49,8 @@ class InferRequest(NamedTuple):
 def parse_infer_request(body: bytes, json_length: int | None, signature: Signature) -> InferRequest:
     """Return the checked request in ``body``.
 
-    ``json_length`` is the value of ``Inference-Header-Content-Length``; None when the whole body is JSON.
+    ``json_length`` is the value of ``Inference-Header-Content-Length``; None when the whole body is JSON, 0
+    when it is the only input's bytes: then all outputs are binary.
     """
     if json_length is None:
         return _read_json_request(body, signature) or _parse_document(body, memoryview(b""), signature)
@@ -56,6 +58,9 @@ def parse_infer_request(body: bytes, json_length: int | None, signature: Signatu
         raise ApiError(
             400, f"Inference-Header-Content-Length is {json_length}, but the body has {len(body)} bytes"
         )
+    if json_length == 0:
+        wanted = tuple((name, True) for name in signature.outputs)
+        return InferRequest(None, decode_raw_body(body, signature.inputs), wanted)
     return _parse_document(body[:json_length], memoryview(body)[json_length:], signature)
 
 

@@ -194,16 +194,11 @@ class ServedModel:
     ) -> None:
         """End calls that were computed together; see ``lanes.Report``."""
         metrics = self.metrics
-        count = len(calls)
-        metrics.batch.observe(count)
-        metrics.compute.observe(finished - started, count)
-        self._used = finished
-        if self._threads is not None:
-            metrics.queued = self._threads.queued
-        if self._inline_bytes >= 0:
-            self._watch_inline(finished - started)
+        self._note_computation(len(calls), started, finished)
         for call, outcome in zip(calls, outcomes, strict=True):
             metrics.queue.observe(started - call.queued)
+            if call.work is not None:
+                call.work.queue, call.work.compute = started - call.queued, finished - started
             if isinstance(outcome, ApiError):
                 self._end(call, outcome)
             elif not call.over:
@@ -215,6 +210,16 @@ class ServedModel:
         now = monotonic()
         for call in calls:
             metrics.requests.observe(now - call.received)
+
+    def _note_computation(self, count: int, started: float, finished: float) -> None:
+        metrics = self.metrics
+        metrics.batch.observe(count)
+        metrics.compute.observe(finished - started, count)
+        self._used = finished
+        if self._threads is not None:
+            metrics.queued = self._threads.queued
+        if self._inline_bytes >= 0:
+            self._watch_inline(finished - started)
 
     def _watch_inline(self, seconds: float) -> None:
         """Leave the loop for good when computations turn out slower than the warm-up promised."""

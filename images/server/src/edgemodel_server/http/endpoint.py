@@ -6,7 +6,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from edgemodel_server.access_log import AccessLog
+from edgemodel_server.access_log import AccessLog, Work
 from edgemodel_server.http.messages import HeadWriter, Limits, Request
 
 if TYPE_CHECKING:
@@ -32,6 +32,17 @@ class Endpoint:
         self.responses = {f"{first}xx": 0 for first in (2, 4, 5)}
         self._sweep_handle: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
+
+    def log_requests(self, log: AccessLog) -> None:
+        """Have every request and what was done for it logged, from now on."""
+        handle = self.handle
+
+        def handle_tracked(request: Request) -> None:
+            request.work = Work()
+            handle(request)
+
+        self.access_log = log
+        self.handle = handle_tracked
 
     def start_sweeping(self) -> None:
         """Look after slow clients once a second, from now on: cheaper than a timer per request."""
