@@ -15,7 +15,6 @@ from PIL import Image
 from edgemodel_server.datatypes import Tensor, TensorSpec
 from edgemodel_server.errors import ApiError
 from edgemodel_server.inference import Signature
-from edgemodel_server.manifest import Source
 from edgemodel_server.preprocessing.media import Encoding, PictureType, RawFormat, parse_picture_type
 from edgemodel_server.preprocessing.pipeline import Pipeline, build_pipeline
 from edgemodel_server.preprocessing.schema import parse_preprocessing
@@ -34,10 +33,7 @@ def make_pipeline(
 ) -> Pipeline:
     """Give the pipeline of a model with one input and one output."""
     signature = Signature({"x": TensorSpec("x", datatype, shape)}, {"y": TensorSpec("y", "FP32", output)})
-    source = Source("m", "1", "ONNX", folder, "model.onnx", (), parse_preprocessing(document))
-    pipeline = build_pipeline(source, signature)
-    assert pipeline is not None
-    return pipeline
+    return build_pipeline(parse_preprocessing(document), signature, folder)
 
 
 def make_input(body: bytes, kind: PictureType, document: dict[str, Any], **model: Any) -> Tensor:

@@ -10,6 +10,8 @@ from edgemodel_server.http.messages import Request, Response, error_response, js
 from edgemodel_server.http.targets import strip_target
 from edgemodel_server.log import log_exception
 from edgemodel_server.openapi import make_document
+from edgemodel_server.picture_requests import CONTENT_TYPE, PictureInference, PictureQueue
+from edgemodel_server.preprocessing.media import is_picture
 from edgemodel_server.repository import NO_CONTROL, describe_server, index_models, parse_index_request
 from edgemodel_server.rest import RestInference
 from edgemodel_server.served import ServedModel
@@ -22,7 +24,12 @@ Respond = Callable[[Request], Response]
 class App:
     """Routes requests; lives on the loop's thread. ``problems`` are models that have not even a name."""
 
-    def __init__(self, models: Sequence[ServedModel], problems: Sequence[tuple[Reason, str]]) -> None:
+    def __init__(
+        self,
+        models: Sequence[ServedModel],
+        problems: Sequence[tuple[Reason, str]],
+        pictures: PictureQueue,
+    ) -> None:
         self.models = tuple(models)
         self.problems = tuple(problems)
         self.draining = False
@@ -37,7 +44,7 @@ class App:
         }
         self._post: dict[str, Route] = {"/v2/repository/index": self._index}
         for model in self.models:
-            infer = RestInference(model).infer
+            infer = _by_content_type(RestInference(model).infer, PictureInference(model, pictures).infer)
             for path in (f"/v2/models/{model.name}", f"/v2/models/{model.name}/versions/{model.version}"):
                 self._add_model(path, model, infer)
             for verb in ("load", "unload"):
@@ -127,6 +134,17 @@ class App:
             source(page)
         page.add_process()
         return Response(200, (page.render(),), page.content_type)
+
+
+def _by_content_type(infer_tensors: Route, infer_picture: Route) -> Route:
+    def infer(request: Request) -> None:
+        content_type = request.headers.get(CONTENT_TYPE)
+        if content_type is not None and is_picture(content_type):
+            infer_picture(request)
+        else:
+            infer_tensors(request)
+
+    return infer
 
 
 def _refuse_control(request: Request) -> None:

@@ -19,6 +19,7 @@ from edgemodel_server.http.endpoint import Endpoint
 from edgemodel_server.http.messages import Limits
 from edgemodel_server.log import log_error, log_info, log_warning
 from edgemodel_server.pacing import Pacer
+from edgemodel_server.picture_requests import PictureQueue
 from edgemodel_server.served import ServedModel, ServeOptions
 from edgemodel_server.server_metrics import add_http
 from edgemodel_server.settings import Settings
@@ -59,7 +60,8 @@ async def _serve(settings: Settings) -> int:
     served = [ServedModel(source.name, source.version, workers, options) for source in found.sources]
     for failure in found.failures:
         log_error("model not ready", reason=failure.reason, message=failure.message)
-    app = App(served, [(failure.reason, failure.message) for failure in found.failures])
+    pictures = PictureQueue(workers, settings.max_queue, settings.max_picture_pixels)
+    app = App(served, [(failure.reason, failure.message) for failure in found.failures], pictures)
     endpoint = Endpoint(loop, app.handle, Limits(max_body_bytes=settings.max_body_bytes))
     app.add_metrics(lambda page: add_http(page, endpoint))
     if settings.access_log is not None:

@@ -33,6 +33,7 @@ class Settings:
     require_provider: str | None
     drain_seconds: float
     max_body_bytes: int
+    max_picture_pixels: int
     max_queue: int
     threads: int | None
     max_batch_size: int
@@ -63,6 +64,7 @@ def parse_settings(argv: Sequence[str]) -> Settings:
         require_provider=options.require_provider,
         drain_seconds=options.drain_seconds,
         max_body_bytes=options.max_body_bytes,
+        max_picture_pixels=options.max_picture_pixels,
         max_queue=options.max_queue,
         threads=options.threads,
         max_batch_size=options.max_batch_size if options.batching == "auto" else 1,
@@ -113,6 +115,8 @@ def _make_parser() -> argparse.ArgumentParser:
         help="how long to go on answering after SIGTERM (default: %(default)s)")  # fmt: skip
     add("--max-body-bytes", type=_parse_positive, default=64 << 20, metavar="N",
         help="largest request body (default: %(default)s)")  # fmt: skip
+    add("--max-picture-pixels", type=_parse_positive, default=1 << 24, metavar="N",
+        help="largest width times height of a picture (default: %(default)s)")  # fmt: skip
     add("--max-queue", type=_parse_positive, default=64, metavar="N",
         help="requests that may wait per model before 503 (default: %(default)s)")  # fmt: skip
     add("--threads", type=_parse_positive, default=None, metavar="N",

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,8 +16,12 @@ from edgemodel_server.errors import Reason, StartError
 from edgemodel_server.golden import Golden, compare_golden, read_golden
 from edgemodel_server.log import log_warning
 from edgemodel_server.manifest import Source, verify_files
+from edgemodel_server.preprocessing import load_pipeline
 from edgemodel_server.runtimes import LoadOptions, Model, load_model
 from edgemodel_server.tuning import Tuning, tune
+
+if TYPE_CHECKING:
+    from edgemodel_server.preprocessing.pipeline import Pipeline
 
 _WARM_UP_SECONDS = 0.3
 _WARM_UP_RUNS = 20
@@ -41,13 +46,14 @@ class Checks:
 class Prepared:
     """A model that passed every check.
 
-    ``stages`` are the seconds that each stage took.
+    ``stages`` are the seconds that each stage took; ``pictures`` is None for a model that takes tensors only.
     """
 
     model: Model
     sha256: str
     tuning: Tuning
     stages: Mapping[str, float]
+    pictures: "Pipeline | None" = None
 
     def facts(self) -> dict[str, object]:
         """Return what a log line says about the model."""
@@ -78,6 +84,7 @@ def prepare(source: Source, checks: Checks) -> Prepared:
     if checks.provider is not None and model.provider != checks.provider:
         sentence = f"{checks.provider} is required, but the model runs on {model.provider}"
         raise StartError(Reason.PROVIDER_MISMATCH, sentence)
+    pictures = load_pipeline(source, model.signature)
     marks.append(time.monotonic())
     # 3. it computes: the first run is slow, and no client should wait for it
     golden = None if checks.golden is None else read_golden(checks.golden, model.signature)
@@ -89,7 +96,7 @@ def prepare(source: Source, checks: Checks) -> Prepared:
     marks.append(time.monotonic())
     names = ("verify", "load", "warm_up", "golden")
     stages = {name: marks[index + 1] - marks[index] for index, name in enumerate(names)}
-    return Prepared(model, sha256, warm_up.tuning, stages)
+    return Prepared(model, sha256, warm_up.tuning, stages, pictures)
 
 
 def _warm_up(model: Model, golden: Golden | None, max_rows: int) -> _WarmUp:

@@ -6,7 +6,6 @@ from pathlib import Path
 from edgemodel_server.datatypes import Tensor, TensorSpec
 from edgemodel_server.errors import ApiError, Reason, StartError
 from edgemodel_server.inference import Signature
-from edgemodel_server.manifest import Source
 from edgemodel_server.preprocessing.classes import Classes
 from edgemodel_server.preprocessing.geometry import Placement, Size, crops_too_much, fixed_frame
 from edgemodel_server.preprocessing.media import PictureType
@@ -42,20 +41,14 @@ class Pipeline:
         return fill_input(image, self.tables, preprocessing.color, preprocessing.layout), placement
 
 
-def build_pipeline(source: Source, signature: Signature) -> Pipeline | None:
-    """Return the pipeline of a model whose files are verified; None where its manifest declares none.
-
-    Raises StartError(LoadFailed) where declaration and model do not go together.
-    """
-    preprocessing = source.preprocessing
-    if preprocessing is None:
-        return None
+def build_pipeline(preprocessing: Preprocessing, signature: Signature, folder: Path) -> Pipeline:
+    """Return the pipeline of a model whose files, in ``folder``, are verified; see ``load_pipeline``."""
     try:
         spec = _find_input(signature)
         _check_shape(preprocessing, spec)
         tables = make_tables(preprocessing, spec.datatype)
         declared = preprocessing.classification
-        classes = None if declared is None else _make_classes(declared, signature, source.folder)
+        classes = None if declared is None else _make_classes(declared, signature, folder)
     except ValueError as error:
         raise StartError(Reason.LOAD_FAILED, f"preprocessing does not fit the model: {error}") from error
     return Pipeline(spec, preprocessing, tables, classes)
