@@ -34,6 +34,13 @@ def split_request(body: bytes) -> tuple[dict[str, Any], list[simdjson.Array]] | 
     root = _parse(body)
     if not isinstance(root, simdjson.Object):
         return None
+    try:
+        return _split_object(root)
+    except KeyError:  # a key with a NUL in it is listed, but not found
+        return None
+
+
+def _split_object(root: simdjson.Object) -> tuple[dict[str, Any], list[simdjson.Array]] | None:
     arrays: list[simdjson.Array] = []
     document: dict[str, Any] = {}
     keys = list(root.keys())
