@@ -73,7 +73,7 @@ class Builder:
             trees = {platform: self._debian(recipe, recipe.debian, platform) for platform in PLATFORMS}
             yield self._layers(f"{recipe.name}: Debian", trees)
         if recipe.python is not None:
-            requirements = locked_requirements(recipe.python.distribution, self.project)
+            requirements = locked_requirements(recipe.python, self.project)
             trees = {platform: self._wheels(recipe.python, platform, requirements) for platform in PLATFORMS}
             yield self._layers(f"{recipe.name}: wheels", trees)
             with tempfile.TemporaryDirectory() as temporary:

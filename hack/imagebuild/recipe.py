@@ -1,4 +1,4 @@
-"""What an image is made of: `images/<name>/image.toml`, checked and typed."""
+"""What an image is made of: `images/<name>/image.toml` and `images/prune.toml`, checked and typed."""
 
 from __future__ import annotations
 
@@ -28,10 +28,15 @@ class DebianPart(_Table):
 
 
 class PythonPart(_Table):
-    """A workspace distribution and its locked dependencies; `drop` is over paths below site-packages."""
+    """A workspace distribution, with these of its extras, and their locked dependencies.
+
+    `without` names locked distributions that stay out; `drop`, from `prune.toml`, is over paths below
+    site-packages.
+    """
 
     distribution: str
     source: Path
+    extras: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
 
@@ -68,14 +73,19 @@ class Recipe(_Table):
 def load_recipes(folder: Path) -> dict[str, Recipe]:
     """Read all recipes below the folder, bases before the images that stand on them.
 
+    What they leave out of each wheel is in `prune.toml`, once for all of them.
+
     Raises pydantic's ValidationError for a malformed recipe, KeyError for an unknown base.
     """
+    pruned = tomllib.loads((folder / "prune.toml").read_text())
+    drop = [pattern for name in sorted(pruned) for pattern in pruned[name]["drop"]]
     recipes: dict[str, Recipe] = {}
     for path in sorted(folder.glob("*/image.toml")):
         name = path.parent.name
-        recipes[name] = Recipe.model_validate(
-            {"name": name, "repository": name, **tomllib.loads(path.read_text())}
-        )
+        document = tomllib.loads(path.read_text())
+        if "python" in document:
+            document["python"]["drop"] = drop
+        recipes[name] = Recipe.model_validate({"name": name, "repository": name, **document})
     return dict(sorted(recipes.items(), key=lambda item: (_depth(item[1], recipes), item[0])))
 
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from edgemodel_operator.oci.descriptor import Platform
 
 from .cache import Cache, key_of
+from .elf import strip_library
 from .recipe import PythonPart
 
-FORMAT = 1
+FORMAT = 2
 """Part of the cache key: raise it when the result for the same inputs changes."""
 
 PYTHON_VERSION = "3.11"
@@ -28,25 +29,28 @@ _UV_PLATFORMS = {
     Platform("linux", "arm64"): "aarch64-manylinux_2_36",
 }
 _DROPPED = re.compile(
-    r"(?:bin/|share/|include/|.*/__pycache__/|[^/]+\.dist-info/(?:RECORD|INSTALLER|REQUESTED|direct_url\.json"
-    r"|uv_cache\.json|uv_build\.json|entry_points\.txt|top_level\.txt|WHEEL)$|\.lock$)"
+    r"(?:bin/|share/|include/|.*/__pycache__/|.*/tests/|.*\.(?:c|cc|cpp|h|hpp|pxd|pyi|pyx)$|[^/]+\.dist-info/"
+    r"(?:RECORD|INSTALLER|REQUESTED|direct_url\.json|uv_cache\.json|entry_points\.txt|top_level\.txt|WHEEL)$"
+    r"|[^/]*\.lock$)"
 )
+"""What no image needs of any wheel: programs, C sources, stubs, tests, and what installers leave behind."""
 
 
 class WheelsUnavailable(RuntimeError):  # noqa: N818 - states a fact
     """uv could not provide the locked wheels; the message is uv's."""
 
 
-def locked_requirements(distribution: str, project: Path) -> str:
+def locked_requirements(part: PythonPart, project: Path) -> str:
     """Return the distribution's dependencies from the committed lock, with hashes."""
     command = ["uv", "export", "--frozen", "--no-dev", "--no-header", "--no-annotate", "--no-emit-workspace"]
-    return _output([*command, "--package", distribution, "--format", "requirements-txt"], project)
+    what = ["--package", part.distribution, *(f"--extra={extra}" for extra in part.extras)]
+    return _output([*command, *what, "--format", "requirements-txt"], project)
 
 
 def install_wheels(
     part: PythonPart, platform: Platform, requirements: str, project: Path, cache: Cache
 ) -> Path:
-    """Return a folder with the kept files of all wheels for the platform, cached by these inputs."""
+    """Return a folder with what is kept of all wheels for the platform, cached by these inputs."""
     wanted = without_distributions(requirements, part.without)
     key = key_of(FORMAT, part.model_dump(mode="json"), str(platform), PYTHON_VERSION, wanted)
     if (known := cache.tree("wheels", key)) is not None:
@@ -72,6 +76,7 @@ def install_wheels(
         for path in _kept(installed, part):
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (installed / path).rename(root / path)
+            strip_library(root / path)
     return cache.folder("wheels", key)
 
 

@@ -1,12 +1,14 @@
 """The runtimes behind one small interface: ``load_model(format, path, options) -> Model``.
 
-Adding a runtime is one module with a function ``load(path, options) -> Model`` and one line in ``_MODULES``.
-A module imports its library at the top, so that only the runtime of the model at hand is ever loaded.
+Adding a runtime is one module with a function ``load(path, options) -> Model`` and one entry in ``RUNTIMES``;
+``docs/runtimes.md`` has the rules. A module imports its library at the top, so that only the runtime of the
+model at hand is ever loaded.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -19,11 +21,18 @@ from edgemodel_server.inference import Signature
 class LoadOptions:
     """How to load a model.
 
-    ``provider`` is the execution provider to ask for (None: the runtime's CPU one); ``threads`` is the number
-    of threads inside one computation: 1 by default, because several requests at once scale better.
+    ``runtime`` is a name of ``RUNTIMES`` (None: the first one installed for the format). ``provider`` is the
+    execution provider that must compute the model (None: the runtime's own choice for the CPU), with
+    ``provider_options`` as the provider defines them; ``cpu_fallback`` accepts that the CPU computes those
+    operations that the provider lacks. ``delegate`` is the library of a LiteRT delegate. ``threads`` is the
+    number of threads inside one computation: 1 by default, because several requests at once scale better.
     """
 
+    runtime: str | None = None
     provider: str | None = None
+    provider_options: Mapping[str, str] = field(default_factory=dict)
+    cpu_fallback: bool = False
+    delegate: Path | None = None
     threads: int = 1
 
 
@@ -48,26 +57,60 @@ class Model(Protocol):
         Raises ApiError(400) when the inputs are at fault, anything else when the computation fails.
         """
 
+    def close(self) -> None:
+        """Give back what the runtime holds; no computation may be under way, and none can follow."""
 
-_MODULES: Mapping[str, tuple[str, str]] = {"ONNX": ("edgemodel_server.runtimes.onnx", "onnxruntime")}
-"""Model format -> (module, the distribution that it needs)."""
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """A module of this package: what it needs to be importable, and how a user gets that."""
+
+    module: str
+    library: str
+    install: str
+
+
+RUNTIMES: Mapping[str, Runtime] = {
+    "onnxruntime": Runtime("onnx", "onnxruntime", "edgemodel-server"),
+    "litert": Runtime("litert", "ai_edge_litert", "edgemodel-server[litert]"),
+    "openvino": Runtime("openvino", "openvino", "edgemodel-server[openvino]"),
+}
+
+FORMAT_RUNTIMES: Mapping[str, tuple[str, ...]] = {
+    "ONNX": ("onnxruntime", "openvino"),
+    "TFLite": ("litert",),
+    "OpenVINO": ("openvino",),
+}
+"""Model format -> the runtimes that load it; the first one that is installed is the default."""
 
 
 def load_model(model_format: str, path: Path, options: LoadOptions) -> Model:
-    """Load the model file at ``path`` with the runtime of its format.
+    """Load the model file at ``path``.
 
     Raises StartError with reason LoadFailed or ProviderMismatch.
     """
-    if model_format not in _MODULES:
-        known = ", ".join(_MODULES)
-        raise StartError(
-            Reason.LOAD_FAILED, f"{path}: no runtime for the format {model_format}, only for {known}"
-        )
-    module_name, distribution = _MODULES[model_format]
+    name = choose_runtime(model_format, options.runtime)
+    runtime = RUNTIMES[name]
     try:
-        module = import_module(module_name)
-    except ImportError as error:
-        sentence = f"the runtime of {model_format} models is not usable here, install {distribution}: {error}"
-        raise StartError(Reason.LOAD_FAILED, sentence) from error
+        module = import_module(f"{__name__}.{runtime.module}")
+    except (ImportError, OSError) as error:  # the library is broken, or lacks another one
+        raise StartError(Reason.LOAD_FAILED, f"the runtime {name} cannot be used here: {error}") from error
     model: Model = module.load(path, options)
     return model
+
+
+def choose_runtime(model_format: str, wanted: str | None) -> str:
+    """Return the name of the runtime for a format; raises StartError(LoadFailed) where there is none."""
+    able = FORMAT_RUNTIMES[model_format]
+    if wanted is not None and wanted not in able:
+        sentence = f"{wanted} cannot load {model_format} models, only {' and '.join(able)} can"
+        raise StartError(Reason.LOAD_FAILED, sentence)
+    candidates = able if wanted is None else (wanted,)
+    for name in candidates:
+        if find_spec(RUNTIMES[name].library) is not None:
+            return name
+    needed = " or ".join(RUNTIMES[name].install for name in candidates)
+    sentence = (
+        f"no runtime for {model_format} models is installed here ({', '.join(candidates)}): install {needed}"
+    )
+    raise StartError(Reason.LOAD_FAILED, sentence)
