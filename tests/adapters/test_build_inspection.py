@@ -11,6 +11,7 @@ from edgemodel_operator.build.failures import BuildError, Reason
 from edgemodel_operator.build.inspection import inspect_model
 from edgemodel_operator.build.sources.download import describe
 from support.build import make_onnx, parse_onnx
+from support.formats import make_files
 
 
 def write(folder: Path, content: bytes) -> Path:
@@ -26,6 +27,25 @@ async def test_a_model_is_described(tmp_path: Path) -> None:
         "inputs": [{"name": "x", "type": 1, "shape": ["N", 16]}],
         "outputs": [{"name": "y", "type": 1, "shape": ["N", 16]}],
     }
+
+
+@pytest.mark.parametrize("model_format", ModelFormat)
+async def test_every_format_has_its_reader(tmp_path: Path, model_format: ModelFormat) -> None:
+    files = []
+    for number, content in enumerate(make_files(model_format, 16)):
+        (tmp_path / str(number)).write_bytes(content)
+        files.append(describe(tmp_path / str(number)))
+    found = await inspect_model(files, model_format)
+    assert [tensor["name"] for tensor in (*found["inputs"], *found["outputs"])] == ["x", "y"]
+
+
+@pytest.mark.parametrize("model_format", ModelFormat)
+async def test_a_file_of_another_format_is_refused(tmp_path: Path, model_format: ModelFormat) -> None:
+    others = [make_files(other, 16)[0] for other in ModelFormat if other is not model_format]
+    for content in others:
+        files = [describe(write(tmp_path, content))] * len(model_format.suffixes)
+        with pytest.raises(BuildError, match=f"no {model_format} model that can be served. It is not a"):
+            await inspect_model(files, model_format)
 
 
 def with_external_data() -> bytes:

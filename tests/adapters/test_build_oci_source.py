@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgemodel_operator.api.model import OciSource, Source
+from edgemodel_operator.api.model import ModelSpec, OciSource, Source
 from edgemodel_operator.build.addresses import AddressPolicy
 from edgemodel_operator.build.failures import BuildError, BuildFailure, Reason
 from edgemodel_operator.build.request import BuildRequest
@@ -200,3 +200,18 @@ async def test_a_registry_of_the_configuration_may_lie_anywhere(
     guarded = Allowance(AddressPolicy(), 1 << 20, 60)
     (file,) = await fetch_source(make_source(ref), tmp_path, guarded)
     assert file.size == 7000
+
+
+async def test_a_model_and_its_weights_are_found_by_their_suffixes_or_titles(
+    client: RegistryClient, ref: Reference, tmp_path: Path
+) -> None:
+    await push(client, ref, artifact(("ir/line.xml", b"<net/>"), ("ir/line.bin", MODEL), ("notes.txt", b"-")))
+    request = make_source(ref)
+    allowance = Allowance(AddressPolicy.parse(allowed=LOOPBACK), 1 << 20, 60)
+    for paths in (("", ""), ("ir/line.xml", "ir/line.bin")):
+        raw = {"reference": str(ref), "path": paths[0], "sha256": sha256(b"<net/>")}
+        oci = raw | {"weights": {"path": paths[1], "sha256": sha256(MODEL)}}
+        model = {"format": "OpenVINO", "version": "7", "source": {"oci": oci}}
+        asked = request.model_copy(update={"model": ModelSpec.model_validate(model)})
+        graph, weights = await fetch_source(asked, tmp_path, allowance)
+        assert (graph.path.read_bytes(), weights.path.read_bytes()) == (b"<net/>", MODEL)

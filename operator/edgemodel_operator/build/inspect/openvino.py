@@ -27,7 +27,7 @@ def inspect_openvino(graph: Path, weights: Path) -> dict[str, Any]:
     if graph.stat().st_size > MAX_XML_BYTES:
         raise Objection(f"Its .xml file has more than {MAX_XML_BYTES} bytes: is it not the .bin file?")
     found = _Graph(weights.stat().st_size)
-    parser = expat.ParserCreate()
+    parser = expat.ParserCreate("utf-8")  # whatever the file declares: codecs are code, too
     parser.StartElementHandler = found.begin
     parser.EndElementHandler = found.end
     parser.StartDoctypeDeclHandler = _refuse_doctype
