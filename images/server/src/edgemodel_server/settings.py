@@ -28,6 +28,7 @@ class Settings:
     model_root: Path
     host: str | None
     http_port: int
+    grpc_port: int | None
     golden: tuple[NamedPath, ...]
     golden_tolerance: float
     require_provider: str | None
@@ -59,6 +60,7 @@ def parse_settings(argv: Sequence[str]) -> Settings:
         model_root=options.model_root,
         host=options.host,
         http_port=options.http_port,
+        grpc_port=options.grpc_port,
         golden=tuple(options.golden),
         golden_tolerance=options.golden_tolerance,
         require_provider=options.require_provider,
@@ -106,6 +108,8 @@ def _make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="default: %(default)s; 0: any free one",
     )
+    add("--grpc-port", type=_parse_port, default=None, metavar="N",
+        help="serve gRPC, too (default: REST only; 0: any free one)")  # fmt: skip
     add("--golden", action="append", default=[], type=_parse_named_path, metavar="[NAME=]FILE",
         help="golden sample that a model must reproduce before it is ready; repeatable")  # fmt: skip
     add("--golden-tolerance", type=_parse_non_negative, default=1e-2, metavar="X",

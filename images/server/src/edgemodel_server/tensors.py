@@ -38,7 +38,7 @@ def decode_json(name: str, datatype: str, shape: tuple[int, ...], values: object
         found = ", ".join(sorted(_json_name(stranger) for stranger in strangers))
         raise ApiError(400, f'tensor "{name}": data of datatype {datatype} must not hold {found}')
     if datatype == BYTES:
-        return _object_array([str(text).encode() for text in flat]).reshape(shape)
+        return make_bytes_array([str(text).encode() for text in flat]).reshape(shape)
     try:
         with np.errstate(over="ignore"):
             array: Tensor = np.array(flat, dtype=NUMPY_DTYPE[datatype])
@@ -112,10 +112,11 @@ def _decode_bytes(name: str, shape: tuple[int, ...], raw: memoryview) -> Tensor:
         raise ApiError(
             400, f'tensor "{name}": the binary data is not exactly {count} length-prefixed elements'
         )
-    return _object_array(elements).reshape(shape)
+    return make_bytes_array(elements).reshape(shape)
 
 
-def _object_array(elements: list[bytes]) -> Tensor:
+def make_bytes_array(elements: list[bytes]) -> Tensor:
+    """Return a one-dimensional tensor of datatype BYTES."""
     array: Tensor = np.empty(len(elements), dtype=np.object_)
     array[:] = elements
     return array

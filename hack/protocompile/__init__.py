@@ -1,0 +1,1 @@
+"""The Python code of the inference server's protobuf messages, made from its .proto files."""

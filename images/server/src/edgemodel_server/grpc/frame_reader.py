@@ -1,0 +1,121 @@
+"""The bytes of a connection, cut into frames; header blocks that were sent in pieces are put together.
+
+Source: RFC 9113, sections 3.4 (preface), 4.1 (frame format), 4.3 and 6.10 (header blocks).
+"""
+
+from collections.abc import Callable
+
+from edgemodel_server.grpc import frames
+from edgemodel_server.grpc.frames import ConnectionFault, ErrorCode
+
+ALLOWANCE = 2000
+"""How many frames that cost a client less than us it may send in a row, and in a second without work."""
+
+
+class Allowance:
+    """What a client may do that is legal, but leads to nothing: PING, SETTINGS, resets, empty frames …
+
+    Completed work and time give it back; who overdraws it is flooding us, and loses the connection.
+    """
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = ALLOWANCE
+
+    def spend(self) -> None:
+        """Pay for one frame."""
+        self._left -= 1
+        if self._left < 0:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that lead to nothing")
+
+    def earn(self, frames_worth: int) -> None:
+        """Get something back for work that was done."""
+        if self._left < ALLOWANCE:
+            self._left += frames_worth
+
+    def refill(self) -> None:
+        """Get everything back: a second has gone by."""
+        self._left = ALLOWANCE
+
+
+class FrameReader:
+    """Calls ``handle(kind, flags, stream, payload)`` for each frame.
+
+    A header block always comes as one HEADERS frame without padding, whatever the client made of it.
+    """
+
+    def __init__(
+        self,
+        handle: Callable[[int, int, int, bytes], None],
+        allowance: Allowance,
+        *,
+        max_frame_bytes: int,
+        max_head_bytes: int,
+    ) -> None:
+        self._handle = handle
+        self._allowance = allowance
+        self._max_frame_bytes = max_frame_bytes
+        self._max_head_bytes = max_head_bytes
+        self._rest = b""
+        self._began = False  # the preface came
+        self._stopped = False
+        self._block: tuple[int, int, bytearray] | None = None  # a block that goes on: stream, flags, bytes
+
+    @property
+    def amid_block(self) -> bool:
+        """Whether the client owes us the rest of a header block."""
+        return self._block is not None
+
+    def feed(self, data: bytes) -> None:
+        """Take what the client sent; raises ConnectionFault."""
+        if self._rest:
+            data = self._rest + data
+        position = self._skip_preface(data) if not self._began else 0
+        end = len(data)
+        while end - position >= frames.HEADER_BYTES and self._began and not self._stopped:
+            length = data[position] << 16 | data[position + 1] << 8 | data[position + 2]
+            if length > self._max_frame_bytes:
+                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a frame is larger than MAX_FRAME_SIZE")
+            begin = position + frames.HEADER_BYTES
+            if begin + length > end:
+                break
+            stream_id = int.from_bytes(data[position + 5 : begin], "big") & frames.MAX_WINDOW
+            kind, flags = data[position + 3], data[position + 4]
+            position = begin + length
+            if self._block is None and (kind != frames.HEADERS or flags & frames.END_HEADERS):
+                self._handle(kind, flags, stream_id, data[begin:position])
+            else:
+                self._read_block(kind, flags, stream_id, data[begin:position])
+        self._rest = data[position:]
+
+    def stop(self) -> None:
+        """Read no more, not even what has been fed."""
+        self._stopped = True
+
+    def _skip_preface(self, data: bytes) -> int:
+        length = len(frames.PREFACE)
+        if data[:length] != frames.PREFACE[: len(data)]:
+            message = "this port speaks gRPC: HTTP/2 with prior knowledge, without TLS"
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, message)
+        self._began = len(data) >= length
+        return length if self._began else 0
+
+    def _read_block(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        """Take a frame that must be a piece of a header block."""
+        self._allowance.spend()
+        if self._block is None:
+            fragment = frames.strip_padding(flags, payload)
+            if flags & frames.HAS_PRIORITY and len(fragment) < frames.PRIORITY_BYTES:
+                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a HEADERS frame ends within its priority")
+            self._block = (stream_id, flags & ~frames.PADDED, bytearray(fragment))
+            return
+        expected, first_flags, block = self._block
+        if kind != frames.CONTINUATION or stream_id != expected:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a header block was not continued")
+        block += payload
+        if len(block) > self._max_head_bytes:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "the header block is too large")
+        if flags & frames.END_HEADERS:
+            self._block = None
+            self._handle(frames.HEADERS, first_flags | frames.END_HEADERS, stream_id, bytes(block))
