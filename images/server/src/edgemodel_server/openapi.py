@@ -5,10 +5,11 @@ Source: the OpenAPI Specification 3.1, and the schemas of the Open Inference Pro
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 from typing import Any, TypeAlias
 
 from edgemodel_server import __version__
-from edgemodel_server.datatypes import NUMPY_DTYPE
+from edgemodel_server.datatypes import BYTES, NUMPY_DTYPE, TensorSpec
 from edgemodel_server.errors import Reason
 from edgemodel_server.served import ServedModel
 
@@ -16,6 +17,7 @@ Json: TypeAlias = dict[str, Any]
 
 _JSON = "application/json"
 _BINARY = "application/octet-stream"
+_MAX_EXAMPLE_ELEMENTS = 64
 
 _MEANINGS: Mapping[int, str] = {
     400: "The request is wrong; the sentence says what to write instead.",
@@ -88,7 +90,11 @@ def _model_paths(models: Sequence[ServedModel]) -> Json:
         ready["responses"] |= _errors((404,))
         paths[path] = {"parameters": parameters, "get": describe}
         paths[f"{path}/ready"] = {"parameters": parameters, "get": ready}
-        paths[f"{path}/infer"] = {"parameters": parameters, "post": _infer_operation(f"infer{suffix}")}
+        infer = _infer_operation(f"infer{suffix}")
+        examples = _make_examples(models)
+        if examples:
+            infer["requestBody"]["content"][_JSON]["examples"] = examples
+        paths[f"{path}/infer"] = {"parameters": parameters, "post": infer}
     for verb in ("load", "unload"):
         paths[f"/v2/repository/models/{{model}}/{verb}"] = {
             "parameters": [{"$ref": "#/components/parameters/model"}],
@@ -152,7 +158,6 @@ def _infer_operation(name: str) -> Json:
         "summary": "Compute outputs from inputs",
         "parameters": [length],
         "requestBody": {
-            "required": True,
             "content": {
                 _JSON: {"schema": _ref("InferRequest")},
                 _BINARY: {"schema": {"description": "JSON (InferRequest), then the binary tensors in the "
@@ -167,6 +172,24 @@ def _infer_operation(name: str) -> Json:
             }
         },
     }  # fmt: skip
+
+
+def _make_examples(models: Sequence[ServedModel]) -> Json:
+    """Return a request of zeros for each model whose tensors are small enough to be looked at."""
+    examples: Json = {}
+    for model in models:
+        specs = model.require_model().signature.inputs.values() if model.ready else ()
+        inputs = [_make_example(spec) for spec in specs]
+        if inputs and sum(len(entry["data"]) for entry in inputs) <= _MAX_EXAMPLE_ELEMENTS:
+            examples[model.name] = {"summary": f"for {model.name}", "value": {"inputs": inputs}}
+    return examples
+
+
+def _make_example(spec: TensorSpec) -> Json:
+    shape = [1 if size == -1 else size for size in spec.shape]
+    zero = "" if spec.datatype == BYTES else False if spec.datatype == "BOOL" else 0
+    data = [zero] * min(prod(shape), _MAX_EXAMPLE_ELEMENTS + 1)
+    return {"name": spec.name, "datatype": spec.datatype, "shape": shape, "data": data}
 
 
 def _errors(statuses: Iterable[int]) -> Json:
