@@ -237,3 +237,11 @@ def test_a_server_of_tensors_loads_no_library_for_pictures(models: ModelMaker, t
         [sys.executable, "-c", program, plain, pictures], capture_output=True, text=True, check=True
     )
     assert result.stdout.split() == ["False", "True"]
+
+
+def test_the_time_that_pictures_take_is_measured(server: ServerProcess) -> None:
+    series = "edgemodel_server_picture_duration_seconds_count"
+    before = server.metric(series)
+    send(server, encode(draw(20, 20), "PNG"), "image/png")
+    assert server.metric(series) == before + 1
+    assert server.metric("edgemodel_server_pictures_waiting") == 0

@@ -33,7 +33,7 @@ class App:
         self.models = tuple(models)
         self.problems = tuple(problems)
         self.draining = False
-        self._sources: list[MetricsSource] = []
+        self._sources: list[MetricsSource] = [pictures.add_metrics]
         self._get: dict[str, Respond] = {
             "/v2": lambda _: json_response(200, describe_server()),
             "/v2/health/live": lambda _: json_response(200, {"live": True}),

@@ -6,16 +6,18 @@ outputs of the model as they are. Its ``parameters`` say where the picture came 
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
 
 from edgemodel_server.answers import Answers
 from edgemodel_server.call import Call, Outcome
 from edgemodel_server.datatypes import Tensor
 from edgemodel_server.errors import ApiError
+from edgemodel_server.exposition import Page
 from edgemodel_server.http.messages import Request, Response, error_response
 from edgemodel_server.inference import InferRequest, Signature
 from edgemodel_server.log import log_exception
-from edgemodel_server.metrics import Result
+from edgemodel_server.metrics import Histogram, Result
 from edgemodel_server.preprocessing.geometry import Placement
 from edgemodel_server.preprocessing.media import PictureType, parse_picture_type
 from edgemodel_server.preprocessing.wishes import Wish, parse_wish
@@ -62,6 +64,15 @@ class PictureQueue:
         self._max_waiting = max_waiting
         self._max_pixels = max_pixels
         self._waiting = 0
+        self._seconds = Histogram()
+
+    def add_metrics(self, page: Page) -> None:
+        """Add the numbers of the queue to the metrics page."""
+        name = "edgemodel_server_picture"
+        page.add(f"{name}s_waiting", "gauge", "Pictures that wait for a thread or are read by one.",
+                 [({}, self._waiting)])  # fmt: skip
+        page.add_histograms(f"{name}_duration_seconds", "Making a model's input of a picture.",
+                            [({}, self._seconds)])  # fmt: skip
 
     def put(self, task: PictureTask) -> None:
         """Have a picture read; raises ApiError(503) where too many are waiting."""
@@ -72,20 +83,23 @@ class PictureQueue:
 
     def _read(self, task: PictureTask) -> None:
         """Do the work, on a worker's thread."""
-        outcome: Prepared | ApiError = ApiError(503, "the client went away")
-        if not task.lost:
-            try:
-                outcome = task.pipeline.make_input(task.body, task.kind, self._max_pixels)
-            except ApiError as error:
-                outcome = error
-            except Exception as error:
-                log_exception("reading a picture failed", error=str(error))
-                outcome = ApiError(500, "the picture could not be read: the server's log has the details")
-        self._workers.loop.call_soon_threadsafe(self._settle, task, outcome)
+        started = monotonic()
+        outcome = ApiError(503, "the client went away") if task.lost else self._make_input(task)
+        self._workers.loop.call_soon_threadsafe(self._settle, task, outcome, monotonic() - started)
 
-    def _settle(self, task: PictureTask, outcome: Prepared | ApiError) -> None:
+    def _make_input(self, task: PictureTask) -> Prepared | ApiError:
+        try:
+            return task.pipeline.make_input(task.body, task.kind, self._max_pixels)
+        except ApiError as error:
+            return error
+        except Exception as error:
+            log_exception("reading a picture failed", error=str(error))
+            return ApiError(500, "the picture could not be read: the server's log has the details")
+
+    def _settle(self, task: PictureTask, outcome: Prepared | ApiError, seconds: float) -> None:
         self._waiting -= 1
         if not task.lost:
+            self._seconds.observe(seconds)
             task.then(outcome)
 
 
