@@ -82,7 +82,7 @@ class AccessLog:
         """Log a request that ``wants`` chose."""
         if not self._lines:
             self._loop.call_soon(self.flush)
-        self._lines.append(_render(entry))
+        self._lines.append(render_line(entry))
 
     def flush(self) -> None:
         """Write the lines that wait; called by the loop, and once more at the end of the process."""
@@ -91,7 +91,8 @@ class AccessLog:
             self._emit(b"".join(lines))
 
 
-def _render(entry: Entry) -> bytes:
+def render_line(entry: Entry) -> bytes:
+    """Return the line of a request, with its line end."""
     line: dict[str, object] = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "level": "info",
