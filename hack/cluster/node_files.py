@@ -67,18 +67,36 @@ def resolver_config() -> str:
     return f"nameserver {CONTROL_PLANE_ADDRESS}\n"
 
 
-def masked_spec(default_spec: str) -> str:
-    """Return the runtime's default container specification with the machine's processors hidden.
+def masked_spec(default_spec: str, processors: Path) -> str:
+    """Return the runtime's default container specification with other processors than the machine's.
 
-    An arm64 program under qemu sees the x86 machine's /sys/devices/system/cpu beside an x86-shaped
-    /proc/cpuinfo, and the CPU detection of several libraries (ONNX Runtime's among them) crashes on the
-    mixture. An empty, read-only folder there is a case that they handle.
+    An arm64 program under qemu sees the x86 machine's /sys/devices/system/cpu, and the CPU detection of
+    ONNX Runtime crashes on what it says; that of OpenVINO crashes when it says nothing. So containers get the
+    folder `processors` there (see `processor_files`).
     """
     spec: dict[str, Any] = json.loads(default_spec)
-    options = ["ro", "nosuid", "nodev", "noexec", "size=0k"]
-    mask = {"destination": "/sys/devices/system/cpu", "type": "tmpfs", "source": "tmpfs", "options": options}
+    options = ["rbind", "ro", "nosuid", "nodev", "noexec"]
+    source = str(processors)
+    mask = {"destination": "/sys/devices/system/cpu", "type": "bind", "source": source, "options": options}
     spec["mounts"] = [*spec["mounts"], mask]
     return json.dumps(spec)
+
+
+def processor_files(count: int) -> dict[str, str]:
+    """Return what a kernel says below /sys/devices/system/cpu of `count` plain cores, by path.
+
+    Format: the kernel's Documentation/admin-guide/cputopology.rst.
+    """
+    everyone = f"{(1 << count) - 1:x}"
+    files = dict.fromkeys(("present", "possible", "online"), f"0-{count - 1}" if count > 1 else "0")
+    for number in range(count):
+        files |= {
+            f"cpu{number}/topology/core_id": str(number),
+            f"cpu{number}/topology/physical_package_id": "0",
+            f"cpu{number}/topology/thread_siblings": f"{1 << number:x}",
+            f"cpu{number}/topology/core_siblings": everyone,
+        }
+    return {path: f"{text}\n" for path, text in files.items()}
 
 
 def cni_config(node: NodePlan) -> str:

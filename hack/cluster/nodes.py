@@ -20,6 +20,7 @@ from cluster.node_files import (
     containerd_config,
     kubelet_config,
     masked_spec,
+    processor_files,
     registry_hosts,
     resolver_config,
 )
@@ -144,13 +145,13 @@ def _mount_disk(node: NodePlan) -> None:
 
 
 def _write_files(node: NodePlan) -> None:
-    base_spec = None
+    base_spec, files = None, {}
     if _is_foreign(node):
-        base_spec = node.disk / "container-spec.json"
-        base_spec.write_text(
-            masked_spec(run_inside(node.name, [str(tool("ctr")), "oci", "spec"])), encoding="utf-8"
-        )
-    files = {
+        base_spec, processors = node.disk / "container-spec.json", node.disk / "processors"
+        default = run_inside(node.name, [str(tool("ctr")), "oci", "spec"])
+        files = {processors / name: text for name, text in processor_files(os.cpu_count() or 1).items()}
+        files[base_spec] = masked_spec(default, processors)
+    files |= {
         node.disk / "containerd.toml": containerd_config(node, base_spec),
         **{
             node.disk / "certs.d" / name / "hosts.toml": registry_hosts(name)

@@ -20,7 +20,7 @@ from cluster.fixture import open_cluster
 from cluster.forwarder import Route, free_port, parse_route
 from cluster.images import write_archive
 from cluster.locks import exclusive
-from cluster.node_files import masked_spec
+from cluster.node_files import masked_spec, processor_files
 from cluster.ownership import Use
 from cluster.places import NODES, SOURCES
 from cluster.processes import started_at
@@ -54,13 +54,22 @@ def test_node_names_and_cables_fit_the_kernel() -> None:
     assert all(len(node.cable) <= 15 for node in NODES)
 
 
-def test_the_processors_are_hidden_and_nothing_else_is_changed() -> None:
+def test_other_processors_are_shown_and_nothing_else_is_changed(tmp_path: Path) -> None:
     spec = {"root": {"path": "rootfs"}, "mounts": [{"destination": "/proc", "type": "proc"}]}
-    masked = json.loads(masked_spec(json.dumps(spec)))
+    masked = json.loads(masked_spec(json.dumps(spec), tmp_path))
     assert masked["mounts"][:-1] == spec["mounts"]
     assert masked["mounts"][-1]["destination"] == "/sys/devices/system/cpu"
+    assert masked["mounts"][-1]["source"] == str(tmp_path)
     assert "ro" in masked["mounts"][-1]["options"]
     assert masked["root"] == spec["root"]
+
+
+def test_processors_are_told_apart_and_lie_in_one_package() -> None:
+    files = processor_files(3)
+    assert files["online"] == "0-2\n"
+    assert [files[f"cpu{number}/topology/thread_siblings"] for number in range(3)] == ["1\n", "2\n", "4\n"]
+    assert {files[f"cpu{number}/topology/core_siblings"] for number in range(3)} == {"7\n"}
+    assert processor_files(1)["online"] == "0\n"
 
 
 def test_an_image_archive_is_the_same_for_the_same_programs_and_has_both(tmp_path: Path) -> None:
