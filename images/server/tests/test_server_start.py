@@ -205,16 +205,6 @@ def test_a_file_that_is_no_model(models: ModelMaker, start_server: StartServer, 
     assert_refuses_inference(server)
 
 
-def test_a_runtime_that_is_not_there(models: ModelMaker, start_server: StartServer, tmp_path: Path) -> None:
-    folder = tmp_path / "root" / "dense"
-    folder.mkdir(parents=True)
-    (folder / "model.tflite").write_bytes(b"TFL3")
-    models.write_manifest(folder, "dense", format="TFLite")
-    assert_not_ready(
-        start_server("--model-root", folder.parent), "LoadFailed", "no runtime for the format TFLite"
-    )
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

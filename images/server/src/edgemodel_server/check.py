@@ -3,6 +3,7 @@
 from edgemodel_server.discovery import find_sources
 from edgemodel_server.errors import StartError
 from edgemodel_server.log import log_error, log_info
+from edgemodel_server.runtimes import LoadOptions
 from edgemodel_server.settings import Settings
 from edgemodel_server.startup import Checks, prepare
 
@@ -25,9 +26,11 @@ def check_models(settings: Settings) -> int:
 
 def make_checks(settings: Settings, model: str) -> Checks:
     """Return what the command line asks of a model."""
-    return Checks(
-        settings.golden_for(model),
-        settings.golden_tolerance,
-        settings.require_provider,
-        settings.max_batch_size,
+    load = LoadOptions(
+        runtime=settings.runtime_for(model),
+        provider=settings.require_provider,
+        provider_options=settings.provider_options,
+        cpu_fallback=settings.allow_cpu_fallback,
+        delegate=settings.delegate,
     )
+    return Checks(settings.golden_for(model), settings.golden_tolerance, load, settings.max_batch_size)

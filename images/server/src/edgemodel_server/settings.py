@@ -3,11 +3,12 @@
 import argparse
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgemodel_server import __version__
+from edgemodel_server.formats import RUNTIMES
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 
@@ -21,6 +22,14 @@ class NamedPath:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedRuntime:
+    """The value of ``[NAME=]RUNTIME``; ``name`` is None where only a runtime was given."""
+
+    name: str | None
+    runtime: str
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything a user can set; see ``--help`` for the meaning of each field. Seconds and bytes."""
 
@@ -31,7 +40,11 @@ class Settings:
     grpc_port: int | None
     golden: tuple[NamedPath, ...]
     golden_tolerance: float
+    runtimes: tuple[NamedRuntime, ...]
     require_provider: str | None
+    provider_options: Mapping[str, str]
+    allow_cpu_fallback: bool
+    delegate: Path | None
     drain_seconds: float
     max_body_bytes: int
     max_picture_pixels: int
@@ -50,6 +63,11 @@ class Settings:
         by_name = {golden.name: golden.path for golden in self.golden}
         return by_name.get(model, by_name.get(None))
 
+    def runtime_for(self, model: str) -> str | None:
+        """Return the runtime chosen for a model: the one for its name, else the one without a name."""
+        by_name = {chosen.name: chosen.runtime for chosen in self.runtimes}
+        return by_name.get(model, by_name.get(None))
+
 
 def parse_settings(argv: Sequence[str]) -> Settings:
     """Return the settings in ``argv``; exits with status 2 and a sentence where they make no sense."""
@@ -63,7 +81,11 @@ def parse_settings(argv: Sequence[str]) -> Settings:
         grpc_port=options.grpc_port,
         golden=tuple(options.golden),
         golden_tolerance=options.golden_tolerance,
+        runtimes=tuple(options.runtime),
         require_provider=options.require_provider,
+        provider_options=dict(options.provider_option),
+        allow_cpu_fallback=options.allow_cpu_fallback,
+        delegate=options.delegate,
         drain_seconds=options.drain_seconds,
         max_body_bytes=options.max_body_bytes,
         max_picture_pixels=options.max_picture_pixels,
@@ -114,7 +136,7 @@ def _make_parser() -> argparse.ArgumentParser:
         help="golden sample that a model must reproduce before it is ready; repeatable")  # fmt: skip
     add("--golden-tolerance", type=_parse_non_negative, default=1e-2, metavar="X",
         help="largest absolute difference to the golden outputs (default: %(default)s)")  # fmt: skip
-    add("--require-provider", metavar="NAME", help="execution provider that must really be in use")
+    _add_runtime_options(parser)
     add("--drain-seconds", type=_parse_non_negative, default=5.0, metavar="S",
         help="how long to go on answering after SIGTERM (default: %(default)s)")  # fmt: skip
     add("--max-body-bytes", type=_parse_positive, default=64 << 20, metavar="N",
@@ -144,6 +166,36 @@ def _add_engine_options(parser: argparse.ArgumentParser) -> None:
         help="give the memory of an unused model back; 0: never (default: %(default)s)")  # fmt: skip
     add("--max-cpu-percent", type=_parse_percent, default=None, metavar="P",
         help="processor time to use at most, in percent of the processors this process may use")  # fmt: skip
+
+
+def _add_runtime_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("runtimes and their execution providers").add_argument
+    add("--runtime", action="append", default=[], type=_parse_named_runtime, metavar="[NAME=]RUNTIME",
+        help=f"{', '.join(RUNTIMES)} (default: by the model's format); repeatable")  # fmt: skip
+    add("--require-provider", metavar="NAME",
+        help="execution provider or OpenVINO device that must compute the whole model")  # fmt: skip
+    add("--provider-option", action="append", default=[], type=_parse_option, metavar="KEY=VALUE",
+        help="option of the provider, device or delegate, in its own words; repeatable")  # fmt: skip
+    add("--delegate", type=Path, metavar="FILE",
+        help="library of the LiteRT delegate that must compute the whole model")  # fmt: skip
+    add("--allow-cpu-fallback", action="store_true",
+        help="let the CPU compute those operations that the provider lacks")  # fmt: skip
+
+
+def _parse_named_runtime(text: str) -> NamedRuntime:
+    name, equals, runtime = text.rpartition("=")
+    if runtime not in RUNTIMES:
+        raise argparse.ArgumentTypeError(f"{runtime!r} is no runtime, there are {', '.join(RUNTIMES)}")
+    if equals and not _NAME.fullmatch(name):
+        raise argparse.ArgumentTypeError(f"{name!r} is no model name")
+    return NamedRuntime(name or None, runtime)
+
+
+def _parse_option(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key, value
 
 
 def _parse_named_path(text: str) -> NamedPath:

@@ -5,7 +5,7 @@ Blocking code without a loop: the server runs it in a thread of its own, ``--che
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,14 +31,14 @@ _CLEAR_SECONDS = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """What a model must pass: its golden sample and the execution provider it must run on, if any.
+    """What a model must pass: its golden sample, if any, and how it must be loaded.
 
     ``max_rows`` is how many rows of several requests may share a computation, where that pays.
     """
 
     golden: Path | None = None
     tolerance: float = 1e-2
-    provider: str | None = None
+    load: LoadOptions = field(default_factory=LoadOptions)
     max_rows: int = 1
 
 
@@ -80,9 +80,9 @@ def prepare(source: Source, checks: Checks) -> Prepared:
     sha256 = verify_files(source)
     marks.append(time.monotonic())
     # 2. the runtime takes them, on the provider that is required
-    model = load_model(source.format, source.path, LoadOptions(provider=checks.provider))
-    if checks.provider is not None and model.provider != checks.provider:
-        sentence = f"{checks.provider} is required, but the model runs on {model.provider}"
+    model = load_model(source.format, source.path, checks.load)
+    if checks.load.provider not in (None, model.provider):
+        sentence = f"{checks.load.provider} is required, but the model runs on {model.provider}"
         raise StartError(Reason.PROVIDER_MISMATCH, sentence)
     pictures = load_pipeline(source, model.signature)
     marks.append(time.monotonic())

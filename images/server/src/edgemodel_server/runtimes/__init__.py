@@ -1,6 +1,6 @@
 """The runtimes behind one small interface: ``load_model(format, path, options) -> Model``.
 
-Adding a runtime is one module with a function ``load(path, options) -> Model`` and one entry in ``RUNTIMES``;
+Adding a runtime is one module with a function ``load(path, options) -> Model`` and one entry in ``formats``;
 ``docs/runtimes.md`` has the rules. A module imports its library at the top, so that only the runtime of the
 model at hand is ever loaded.
 """
@@ -14,6 +14,7 @@ from typing import Protocol
 
 from edgemodel_server.datatypes import Tensor
 from edgemodel_server.errors import Reason, StartError
+from edgemodel_server.formats import FORMAT_RUNTIMES, RUNTIMES
 from edgemodel_server.inference import Signature
 
 
@@ -21,11 +22,11 @@ from edgemodel_server.inference import Signature
 class LoadOptions:
     """How to load a model.
 
-    ``runtime`` is a name of ``RUNTIMES`` (None: the first one installed for the format). ``provider`` is the
-    execution provider that must compute the model (None: the runtime's own choice for the CPU), with
-    ``provider_options`` as the provider defines them; ``cpu_fallback`` accepts that the CPU computes those
-    operations that the provider lacks. ``delegate`` is the library of a LiteRT delegate. ``threads`` is the
-    number of threads inside one computation: 1 by default, because several requests at once scale better.
+    ``runtime`` is a name of ``formats.RUNTIMES`` (None: the first one installed for the format).
+    ``provider`` is the execution provider that must compute the model (None: the runtime's own choice for the
+    CPU), with ``provider_options`` as the provider defines them; ``cpu_fallback`` accepts that the CPU takes
+    those operations that the provider lacks. ``delegate`` is the library of a LiteRT delegate. ``threads`` is
+    the number of threads inside one computation: 1 by default, for several requests at once scale better.
     """
 
     runtime: str | None = None
@@ -59,29 +60,6 @@ class Model(Protocol):
 
     def close(self) -> None:
         """Give back what the runtime holds; no computation may be under way, and none can follow."""
-
-
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """A module of this package: what it needs to be importable, and how a user gets that."""
-
-    module: str
-    library: str
-    install: str
-
-
-RUNTIMES: Mapping[str, Runtime] = {
-    "onnxruntime": Runtime("onnx", "onnxruntime", "edgemodel-server"),
-    "litert": Runtime("litert", "ai_edge_litert", "edgemodel-server[litert]"),
-    "openvino": Runtime("openvino", "openvino", "edgemodel-server[openvino]"),
-}
-
-FORMAT_RUNTIMES: Mapping[str, tuple[str, ...]] = {
-    "ONNX": ("onnxruntime", "openvino"),
-    "TFLite": ("litert",),
-    "OpenVINO": ("openvino",),
-}
-"""Model format -> the runtimes that load it; the first one that is installed is the default."""
 
 
 def load_model(model_format: str, path: Path, options: LoadOptions) -> Model:

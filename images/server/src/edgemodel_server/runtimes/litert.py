@@ -50,6 +50,12 @@ class LiteRtModel:
         with self._borrowed() as instance:
             return instance.run(inputs, outputs)
 
+    def close(self) -> None:
+        """Give the interpreters back; see ``runtimes.Model``."""
+        self._missing = 0
+        while not self._idle.empty():
+            self._idle.get_nowait()
+
     @contextmanager
     def _borrowed(self) -> Iterator["_Instance"]:
         try:

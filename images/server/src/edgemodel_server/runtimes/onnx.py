@@ -8,6 +8,7 @@ from typing import Any
 os.environ["ORT_DISABLE_TELEMETRY"] = (
     "1"  # read by the library when it is loaded: must stand before the import
 )
+os.environ.pop("ORT_LOAD_CONFIG_FROM_MODEL", None)  # a model has no say in how it is loaded
 
 import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped, unused-ignore]
@@ -17,6 +18,8 @@ from edgemodel_server.datatypes import BYTES, Tensor, TensorSpec
 from edgemodel_server.errors import ApiError, Reason, StartError
 from edgemodel_server.inference import Signature
 from edgemodel_server.runtimes import LoadOptions
+from edgemodel_server.runtimes.onnx_external import check_external_data
+from edgemodel_server.runtimes.onnx_providers import CPU, check_placement, choose_provider, record_placement
 from edgemodel_server.runtimes.onnx_slot import OnnxSlot
 from edgemodel_server.runtimes.slot import Geometry
 
@@ -35,7 +38,6 @@ _DATATYPES: Mapping[str, str] = {
     "tensor(double)": "FP64",
     "tensor(string)": BYTES,
 }
-_CPU_PROVIDER = "CPUExecutionProvider"
 _ONLY_ERRORS = 3  # ONNX Runtime's own log level; its warnings are not JSON and tell a user nothing
 
 
@@ -44,13 +46,13 @@ class OnnxModel:
 
     platform = "onnxruntime_onnx"
 
-    def __init__(self, session: ort.InferenceSession) -> None:
+    def __init__(self, session: ort.InferenceSession, provider: str) -> None:
+        self.provider = provider
         self._session = session
         self.signature = Signature(
             inputs={node.name: _tensor_spec(node) for node in session.get_inputs()},
             outputs={node.name: _tensor_spec(node) for node in session.get_outputs()},
         )
-        self.provider: str = session.get_providers()[0]
         self._text_inputs = [spec.name for spec in self.signature.inputs.values() if spec.datatype == BYTES]
 
     def run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> list[Tensor]:
@@ -69,18 +71,19 @@ class OnnxModel:
 
     def bind(self, geometry: Geometry) -> OnnxSlot | None:
         """Return bound memory for these shapes; see ``slot.Binding``."""
-        if self.provider != _CPU_PROVIDER:  # its memory is elsewhere
+        if self.provider != CPU:  # its memory is elsewhere
             return None
         return OnnxSlot(self._session, self.signature, geometry)
+
+    def close(self) -> None:
+        """Give the session back; see ``runtimes.Model``."""
+        del self._session
 
 
 def load(path: Path, options: LoadOptions) -> OnnxModel:
     """Load an ONNX file; raises StartError (LoadFailed, ProviderMismatch)."""
-    provider = options.provider or _CPU_PROVIDER
-    available: list[str] = ort.get_available_providers()
-    if provider not in available:
-        sentence = f"{provider} is required, but this ONNX Runtime was built with {', '.join(available)} only"
-        raise StartError(Reason.PROVIDER_MISMATCH, sentence)
+    provider = choose_provider(options)
+    check_external_data(path)
     ort.set_default_logger_severity(_ONLY_ERRORS)
     settings = ort.SessionOptions()
     settings.log_severity_level = _ONLY_ERRORS
@@ -88,9 +91,12 @@ def load(path: Path, options: LoadOptions) -> OnnxModel:
     settings.inter_op_num_threads = 1
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    record_placement(settings, provider)
+    chosen = [(provider, dict(options.provider_options))]
     try:
-        session = ort.InferenceSession(str(path), settings, providers=[provider])
-        return OnnxModel(session)
+        session = ort.InferenceSession(str(path), settings, providers=chosen, enable_fallback=0)
+        check_placement(session, provider, options)
+        return OnnxModel(session, provider)
     except StartError:
         raise
     except Exception as error:  # the library raises a dozen unrelated classes for a bad file

@@ -14,6 +14,7 @@ from edgemodel_server.datatypes import BYTES, Tensor, TensorSpec
 from edgemodel_server.errors import ApiError, Reason, StartError
 from edgemodel_server.inference import Signature
 from edgemodel_server.runtimes import LoadOptions
+from edgemodel_server.runtimes.onnx_external import check_external_data
 from edgemodel_server.runtimes.openvino_library import ov
 
 _DATATYPES: Mapping[str, str] = {
@@ -58,6 +59,12 @@ class OpenVinoModel:
             request.infer()
             return [_to_array(request.get_tensor(self._outputs[name])) for name in outputs]
 
+    def close(self) -> None:
+        """Give the compiled model back; see ``runtimes.Model``."""
+        while not self._idle.empty():
+            self._idle.get_nowait()
+        del self._compiled, self._inputs, self._outputs
+
     @contextmanager
     def _borrowed(self) -> Iterator[Any]:
         try:
@@ -72,6 +79,7 @@ class OpenVinoModel:
 
 def load(path: Path, options: LoadOptions) -> OpenVinoModel:
     """Load an IR or ONNX file; raises StartError (LoadFailed, ProviderMismatch)."""
+    _check_files(path)
     core = ov.Core()
     provider = _choose_provider(core, options)
     properties = _make_properties(options)
@@ -84,6 +92,18 @@ def load(path: Path, options: LoadOptions) -> OpenVinoModel:
         raise
     except Exception as error:  # RuntimeError and its like, for every kind of fault
         raise StartError(Reason.LOAD_FAILED, f"{path} cannot be loaded: {_explain(error)}") from error
+
+
+def _check_files(path: Path) -> None:
+    """Raise StartError(LoadFailed) if the model would take its weights from outside of its folder."""
+    if path.suffix == ".onnx":
+        check_external_data(path)
+        return
+    weights = path.with_suffix(".bin")
+    if weights.is_symlink() and not weights.resolve().is_relative_to(path.parent.resolve()):
+        raise StartError(
+            Reason.LOAD_FAILED, f"{weights} is a link out of its folder: put the file beside {path}"
+        )
 
 
 def _choose_provider(core: Any, options: LoadOptions) -> str:
