@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 from edgemodel_server import __version__
 from edgemodel_server.datatypes import BYTES, NUMPY_DTYPE, TensorSpec
 from edgemodel_server.errors import Reason
+from edgemodel_server.preprocessing.media import RawFormat
+from edgemodel_server.preprocessing.schema import MAX_TOP
 from edgemodel_server.served import ServedModel
 
 Json: TypeAlias = dict[str, Any]
@@ -140,6 +142,27 @@ def _metrics_operation() -> Json:
     }
 
 
+_PICTURES: Mapping[str, str] = {
+    "image/jpeg": "A JPEG file, for a model whose manifest declares preprocessing.",
+    "image/png": "A PNG file, as above.",
+    "image/x-raw": "The pixels, row by row; the type's parameters are width, height and format: "
+    + ", ".join(RawFormat),
+}
+
+
+def _query_parameter(name: str, text: str, schema: Json | None = None) -> Json:
+    # Tensors have their wishes in the JSON and no query: what a schema forbade would be passed over there.
+    described = f"For a picture: {text}"
+    return {"name": name, "in": "query", "description": described, "schema": schema or {"type": "string"}}
+
+
+_PICTURE_QUERY: Sequence[Json] = (
+    _query_parameter("top", f"how many classes to tell, to {MAX_TOP}; 0 for tensors."),
+    _query_parameter("output", "the tensors to answer with.", {"type": "array", "items": {"type": "string"}}),
+    _query_parameter("binary_data_output", "true for binary tensors in the answer."),
+)
+
+
 def _infer_operation(name: str) -> Json:
     length = {
         "name": "Inference-Header-Content-Length",
@@ -156,12 +179,13 @@ def _infer_operation(name: str) -> Json:
         "operationId": name,
         "tags": ["models"],
         "summary": "Compute outputs from inputs",
-        "parameters": [length],
+        "parameters": [length, *_PICTURE_QUERY],
         "requestBody": {
             "content": {
                 _JSON: {"schema": _ref("InferRequest")},
                 _BINARY: {"schema": {"description": "JSON (InferRequest), then the binary tensors in the "
                                                     "order of the inputs: raw, little-endian."}},
+                **{kind: {"schema": {"description": text}} for kind, text in _PICTURES.items()},
             },
         },
         "responses": _errors({*_ANY_REQUEST, 404, 504}) | {
@@ -301,7 +325,13 @@ _SCHEMAS: Json = {
     ),
     "InferAnswer": _object(
         {"model_name": _STRING, "model_version": _STRING, "outputs": _array(_ref("OutputTensor"))},
-        {"id": _STRING},
+        {
+            "id": _STRING,
+            "parameters": {
+                "description": "Of a picture: its size, and how it was scaled and moved into the input.",
+                "type": "object",
+            },
+        },
     ),
     "OutputTensor": _object(
         {"name": _STRING, "datatype": _DATATYPE, "shape": _array(_SIZE)},
