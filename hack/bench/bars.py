@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from bench.contenders import CONTENDERS, ECHO, OURS, Contender
-from bench.measure import Load, Results, Window, batched_us
+from bench.results import Load, Results, Window, batched_us
 
 AD_BINARY_8 = Load("ad", "binary", 8)
 AD_BINARY_1 = Load("ad", "binary", 1)
@@ -158,6 +158,17 @@ LIMITS: tuple[Limit, ...] = (
     ),
     _at_least(9, AD_GRPC_8, 1.2),
     Limit(9, "`ad` gRPC c=8, x grpcio (sync)", _against("grpcio", AD_GRPC_8), at_least=6),
+    Limit(10, "`ad` PSS under load, MB", _fact(f"memory.{OURS}.ad.load_mb"), at_most=65),
+    Limit(10, "`ad` drift of PSS over all requests, %", _fact(f"memory.{OURS}.ad.drift_percent"), at_most=1),
+    Limit(10, "`mbv2` PSS under load, MB", _fact(f"memory.{OURS}.mbv2.load_mb"), at_most=105),
+    Limit(11, "`ad` start to first answer, s", _fact(f"cold.{OURS}.ad.seconds"), at_most=0.45),
+    Limit(11, "`ad` start to first answer, CPU s", _fact(f"cold.{OURS}.ad.cpu_seconds"), at_most=0.4),
+    Limit(11, "`mbv2` start to first answer, s", _fact(f"cold.{OURS}.mbv2.seconds"), at_most=0.5),
+    Limit(12, "Python in the ONNX image, unpacked MB", _fact("image.unpacked_mb"), at_most=95),
+    Limit(12, "Python in the ONNX image, compressed MB", _fact("image.compressed_mb"), at_most=30),
+    Limit(13, "metrics, µs per request", _fact("metrics.us"), at_most=2),
+    Limit(13, "`ad` binary c=8, what scrapes add to p99, ms", _fact("metrics.p99_delay_ms"), at_most=1),
+    Limit(14, "health probe during a computation of 0.5 s, p99 ms", _fact("probe.p99_ms"), at_most=5),
 )
 
 BARS = range(1, 15)

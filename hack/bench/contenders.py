@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,10 +127,3 @@ PEERS: tuple[str, ...] = tuple(
     dict.fromkeys(one.program.name for one in CONTENDERS if one.label not in (OURS, ECHO))
 )
 """The names that `--peers` takes."""
-
-
-def interpreter(program: Program, environments: Mapping[str, Path]) -> str:
-    """Return the Python that runs a program: this one for ours, that of its environment for a peer."""
-    return (
-        sys.executable if program.name in (OURS, ECHO) else str(environments[program.name] / "bin" / "python")
-    )

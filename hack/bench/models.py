@@ -128,6 +128,11 @@ def make_slow(path: Path, rounds: int) -> Path:
     return path
 
 
+def slow_input() -> Floats:
+    """Return the input of that model."""
+    return np.array([0.5], np.float32)
+
+
 class _Graph:
     """An ONNX graph that grows node by node; weights are scaled so that activations keep their size."""
 

@@ -99,14 +99,12 @@ def pinned(argv: Sequence[str], cores: Set[int]) -> list[str]:
 
 
 @contextlib.contextmanager
-def running(
-    argv: Sequence[str], cores: Set[int], log: Path, env: Mapping[str, str] | None = None
-) -> Iterator[Running]:
+def running(argv: Sequence[str], cores: Set[int], log: Path, env: Mapping[str, str]) -> Iterator[Running]:
     """Run a program while the block lasts; what it writes goes to the log."""
     with log.open("wb") as out:
         process = subprocess.Popen(
             pinned(argv, cores), stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-            env={**os.environ, **(env or {})}, start_new_session=True,
+            env=env, start_new_session=True,
         )  # fmt: skip
     program = Running(process, log)
     try:

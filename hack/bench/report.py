@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.bars import LIMITS, Figure
-from bench.measure import Load, Results, Window
+from bench.contenders import OURS
+from bench.results import Load, Results, Window
 
+_FOOTPRINTS = ("cold.", "memory.")
 _VERDICTS = {True: "reached", False: "**missed**", None: "not measured"}
 
 
@@ -23,15 +25,43 @@ def bars_table(results: Results, bars: Sequence[int]) -> str:
 def windows_table(results: Results) -> str:
     """Return one row per contender and load: its best window."""
     rows = []
-    for label, load in sorted(
-        results.windows, key=lambda key: (_order(key[1]), key[0] != "edgemodel-server")
-    ):
+    for label, load in sorted(results.windows, key=lambda key: (_order(key[1]), key[0] != OURS)):
         window = results.best(label, load)
         assert window is not None  # noqa: S101 - the keys are those of measured windows
         rows.append((str(load), label, *_cells(window)))
     return _table(
         ("load", "server", "requests/s", "p50 ms", "p99 ms", "CPU µs/request", "x raw", "CPU x raw"), rows
     )
+
+
+def footprint_table(results: Results) -> str:
+    """Return one row per contender and model whose start and memory were measured."""
+    kinds = {key.rpartition(".")[0].partition(".")[2] for key in results.facts if key.startswith(_FOOTPRINTS)}
+    rows = []
+    for kind in sorted(kinds, key=lambda kind: (not kind.startswith(OURS), kind)):
+        label, _, model = kind.rpartition(".")
+        names = (f"cold.{kind}.seconds", f"cold.{kind}.cpu_seconds", f"memory.{kind}.idle_mb",
+                 f"memory.{kind}.load_mb", f"memory.{kind}.load_rss_mb", f"memory.{kind}.requests",
+                 f"memory.{kind}.drift_percent")  # fmt: skip
+        rows.append((label, model, *(_cell(results.facts.get(name)) for name in names)))
+    head = ("start s", "start CPU s", "PSS idle MB", "PSS load MB", "RSS load MB", "requests", "drift %")
+    return _table(("server", "model", *head), rows)
+
+
+def other_facts(results: Results) -> str:
+    """Return the figures that are in no table."""
+    facts = sorted(results.facts.items())
+    rows = [(name, _number(value)) for name, value in facts if not name.startswith(_FOOTPRINTS)]
+    return _table(("figure", "value"), rows)
+
+
+def verdict(results: Results, bars: Sequence[int]) -> str:
+    """Say in one sentence how many of the chosen bars were reached."""
+    held = {bar: [limit.holds(results) for limit in LIMITS if limit.bar == bar] for bar in bars}
+    reached = [bar for bar in bars if all(held[bar])]
+    missed = [str(bar) for bar in bars if False in held[bar]]
+    sentence = f"{len(reached)} of {len(bars)} bars are reached"
+    return sentence + (f"; missed: {', '.join(missed)}." if missed else ".")
 
 
 def _order(load: Load) -> tuple[int, Load]:
@@ -50,7 +80,10 @@ def _bound(at_least: float | None, at_most: float | None) -> str:
 
 
 def _figure(figure: Figure | None, results: Results) -> str:
-    value = figure(results) if figure else None
+    return _cell(figure(results) if figure else None)
+
+
+def _cell(value: float | None) -> str:
     return "" if value is None else _number(value)
 
 
