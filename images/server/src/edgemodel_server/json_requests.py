@@ -19,6 +19,7 @@ _ELEMENT_TYPES: dict[str, tuple[Literal["d", "i", "u"], np.dtype[Any]]] = {
 }
 """numpy kind -> simdjson's element type, and what it writes."""
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _FEW_BRACKETS = 16
 _REQUEST_KEYS = frozenset({"inputs", "outputs", "parameters"})
 _TENSOR_KEYS = frozenset({"name", "datatype", "shape", "data", "parameters"})
@@ -199,6 +200,8 @@ def _are_among(value: simdjson.Object, known: frozenset[str]) -> bool:
 def _parse(text: bytes) -> object:
     """Return simdjson's view of a text; None where it is not valid."""
     global _parser  # noqa: PLW0603 - one parser, whose memory is used again
+    if text.startswith(_BYTE_ORDER_MARK):  # which simdjson skips, and JSON does not have
+        return None
     try:
         return _parser.parse(text)
     except ValueError:
