@@ -19,8 +19,9 @@ CAPABILITIES = frozenset(
 """What a test may need.
 
 api: an API server. control: controllers and scheduler. nodes, pods: kubelets that run containers, `Node.get`.
-images: `load_image`. cut, power: faults of a node's link and power. arm64: a node of that architecture.
-registry: one that the host can push to and nodes can pull from. npu: a node that offers `example.com/npu`.
+images: `load_image`. cut, power: faults of a node's link and power, and `Node.run`. arm64: a node of that
+architecture. registry: one that the host can push to and nodes can pull from. npu: a node that offers
+`example.com/npu`.
 """
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -49,6 +50,10 @@ class Node(ABC):
         It is a POST when there is `data`. ClusterIPs and pod addresses work. Raises OSError when there is no
         answer.
         """
+
+    def run(self, argv: Sequence[str], *, timeout_s: float = 60) -> str:
+        """Run a program of this host in the node's network and return its output. Raises CommandFailed."""
+        raise Unsupported(f"this cluster cannot run {argv[0]} in the network of {self.name}")
 
     def cut(self) -> None:
         """Pull the network cable; pods on the node go on running."""

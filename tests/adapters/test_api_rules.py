@@ -8,7 +8,7 @@ import pytest
 
 from cluster.base import Cluster
 from cluster.commands import CommandFailed
-from support.own_group import DELETE, MINIMAL, OCI, PEM, REPOSITORY, SHA256, Json, apply, changed, make
+from support.own_group import DELETE, HTTP, MINIMAL, OCI, PEM, REPOSITORY, SHA256, Json, apply, changed, make
 
 pytestmark = pytest.mark.needs("api")
 
@@ -18,6 +18,7 @@ def authority(**key: Any) -> list[Json]:
     return [{"name": "plant-a", "key": key}]
 
 
+PLAIN_WEIGHTS = {"url": "http://models.plant-a.local/line.bin", "sha256": SHA256}
 REFUSED: dict[str, tuple[str, str, Any, str]] = {
     "unknown field": ("EdgeModel", "model.sorce", {}, 'unknown field "spec.model.sorce"'),
     "unknown section": ("EdgeModel", "scaling", {}, 'unknown field "spec.scaling"'),
@@ -25,6 +26,66 @@ REFUSED: dict[str, tuple[str, str, Any, str]] = {
     "no source": ("EdgeModel", "model.source", {}, "give exactly one source: write either `http:` or `oci:`"),
     "source missing": ("EdgeModel", "model.source", DELETE, "spec.model.source: Required value"),
     "another format": ("EdgeModel", "model.format", "PyTorch", 'values: "ONNX", "TFLite", "OpenVINO"'),
+    "IR without its weights": (
+        "EdgeModel",
+        "model.format",
+        "OpenVINO",
+        "an OpenVINO IR is two files, so give its .bin as `weights` of the source",
+    ),
+    "weights of a single file": (
+        "EdgeModel",
+        "model.source.http.weights",
+        {"url": "https://models.plant-a.local/line.bin", "sha256": SHA256},
+        "ONNX and TFLite models are one file, so leave `weights` out",
+    ),
+    "weights over plain http": (
+        "EdgeModel",
+        "model",
+        {"format": "OpenVINO", "version": "1", "source": {"http": HTTP | {"weights": PLAIN_WEIGHTS}}},
+        "url must start with https://; to load over plain http inside a plant, add `insecure: true`",
+    ),
+    "resize without a size": (
+        "EdgeModel",
+        "model.preprocessing",
+        {"resize": {"mode": "ShorterSide", "width": 8, "height": 8}},
+        "a resize of the mode ShorterSide has a `size`, the other modes have `width` and `height`",
+    ),
+    "frame without a letterbox": (
+        "EdgeModel",
+        "model.preprocessing",
+        {"resize": {"mode": "Stretch", "width": 8, "height": 8, "padColor": [0]}},
+        "padColor and anchor belong to the mode Letterbox only: leave them out",
+    ),
+    "colours of a gray picture": (
+        "EdgeModel",
+        "model.preprocessing",
+        {"color": "GRAY", "std": [1, 1, 1]},
+        "with `color: GRAY` there is one channel: give one number in mean, std and padColor",
+    ),
+    "layout without channels": (
+        "EdgeModel",
+        "model.preprocessing",
+        {"layout": "NHW"},
+        "a layout without channels (NHW, HW) needs `color: GRAY`",
+    ),
+    "two of three channels": (
+        "EdgeModel",
+        "model.preprocessing",
+        {"mean": [0.5, 0.5]},
+        "mean has one number, or one for each channel",
+    ),
+    "scale of nothing": (
+        "EdgeModel",
+        "model.preprocessing",
+        {"scale": 0},
+        "spec.model.preprocessing.scale in body should be greater than 0",
+    ),
+    "label of two lines": (
+        "EdgeModel",
+        "model.preprocessing",
+        {"classification": {"labels": ["up", "down\nleft"]}},
+        "a label is one line of printable characters",
+    ),
     "version with a space": ("EdgeModel", "model.version", "1 beta", "spec.model.version"),
     "sha256 that is not hex": (
         "EdgeModel",
@@ -138,8 +199,33 @@ REFUSED: dict[str, tuple[str, str, Any, str]] = {
     "another reaction": ("EdgeModel", "rollout.onFailure", "Ignore", 'supported values: "Rollback", "Pause"'),
     "privileged port": ("EdgeModel", "serving.ports.http", 80, "greater than or equal to 1024"),
     "no such port": ("EdgeModel", "serving.ports.http", 65536, "less than or equal to 65535"),
+    "one port for both": (
+        "EdgeModel",
+        "serving.ports",
+        {"http": 8081},
+        "http and grpc need a port each and have the same: grpc is 8081 unless you write another",
+    ),
+    "bounds of no batching": (
+        "EdgeModel",
+        "serving.batching",
+        {"mode": "Disabled", "maxBatchSize": 4},
+        "with `mode: Disabled` leave maxBatchSize and maxDelayMilliseconds out",
+    ),
+    "more CPU than there is": (
+        "EdgeModel",
+        "serving.maxCPUPercent",
+        101,
+        "spec.serving.maxCPUPercent in body should be less than or equal to 100",
+    ),
     "class without sharing": ("AcceleratorClass", "sharing", DELETE, "spec.sharing: Required value"),
     "class without runtimes": ("AcceleratorClass", "runtimes", DELETE, "spec.runtimes: Required value"),
+    "class with no runtime": ("AcceleratorClass", "runtimes", [], "name at least one runtime, for example"),
+    "two runtimes for a format": (
+        "AcceleratorClass",
+        "runtimes",
+        [{"format": "ONNX", "variant": name, "provider": "CPU"} for name in ("a", "b")],
+        'spec.runtimes[1]: Duplicate value: {"format":"ONNX"}',
+    ),
     "resource without domain": (
         "AcceleratorClass",
         "match",

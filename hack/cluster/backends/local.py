@@ -60,6 +60,10 @@ class LocalNode(Node):
         return self._threads.pool().submit(request, url, timeout, data, headers).result()
 
     @override
+    def run(self, argv: Sequence[str], *, timeout_s: float = 60) -> str:
+        return run_inside(self.name, list(argv), timeout_s=timeout_s)
+
+    @override
     def cut(self) -> None:
         faults.cut(self._plan)
 

@@ -18,7 +18,8 @@ class Ports(Schema):
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
-                "self.http != self.grpc",
+                # `has`: the rule is held against the default, too, which is {}
+                "!has(self.http) || !has(self.grpc) || self.http != self.grpc",
                 "http and grpc need a port each and have the same: grpc is 8081 unless you write another",
             ),
         )
@@ -49,7 +50,10 @@ class Batching(Schema):
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
-                "self.mode == 'Auto' || (!has(self.maxBatchSize) && !has(self.maxDelayMilliseconds))",
+                (
+                    "!has(self.mode) || self.mode == 'Auto' || "
+                    "(!has(self.maxBatchSize) && !has(self.maxDelayMilliseconds))"
+                ),
                 "with `mode: Disabled` leave maxBatchSize and maxDelayMilliseconds out",
             ),
         )
