@@ -2,7 +2,7 @@
 
 import queue
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -14,9 +14,16 @@ from edgemodel_server.cpus import count_usable_cpus
 from edgemodel_server.datatypes import BYTES, NUMPY_DTYPE, Tensor, TensorSpec
 from edgemodel_server.errors import Reason, StartError
 from edgemodel_server.inference import Signature
+from edgemodel_server.log import log_warning
 from edgemodel_server.runtimes import LoadOptions
-from edgemodel_server.runtimes.litert_provider import count_delegated, find_provider, make_delegates
+from edgemodel_server.runtimes.litert_provider import (
+    count_delegated,
+    find_provider,
+    has_variables,
+    make_delegates,
+)
 from edgemodel_server.runtimes.native_output import logged_native_output
+from edgemodel_server.runtimes.trial import try_loading
 
 _DATATYPES: Mapping[type, str] = {
     np.bytes_: BYTES,
@@ -30,6 +37,9 @@ class LiteRtModel:
     An interpreter computes one request at a time, so that further ones are made when requests overlap, up to
     one per usable processor. Each costs its working memory and, for XNNPACK, a packed copy of the weights;
     the file is mapped once. A delegate's device computes one request at a time anyway: it gets one.
+
+    The protocol knows no sequences, so that every request meets the model in its first state. Variables that
+    LiteRT cannot set back cost a new interpreter for each request.
     """
 
     platform = "litert_tflite"
@@ -58,21 +68,26 @@ class LiteRtModel:
 
     @contextmanager
     def _borrowed(self) -> Iterator["_Instance"]:
+        instance = self._take()
         try:
-            instance = self._idle.get_nowait()
-        except queue.Empty:
-            instance = self._make_another() or self._idle.get()
-        try:
+            if instance.spent:
+                instance = _Instance(self._path, self._options)
             yield instance
         finally:
             self._idle.put(instance)
 
-    def _make_another(self) -> "_Instance | None":
+    def _take(self) -> "_Instance":
+        with suppress(queue.Empty):
+            return self._idle.get_nowait()
         with self._lock:
-            if not self._missing:
-                return None
-            self._missing -= 1
-        return _Instance(self._path, self._options)
+            another = self._missing > 0
+            self._missing -= another
+        if another:
+            try:
+                return _Instance(self._path, self._options)
+            except Exception as error:  # out of memory, most likely: those that exist can do it, too
+                log_warning("no further interpreter", model=str(self._path), error=str(error))
+        return self._idle.get()
 
 
 class _Instance:
@@ -82,6 +97,8 @@ class _Instance:
         self._interpreter: Any = Interpreter(
             str(path), experimental_delegates=make_delegates(options), num_threads=options.threads
         )
+        self._keeps_state = has_variables(self._interpreter)
+        self.spent = False
         delegated = count_delegated(self._interpreter)
         self._interpreter.allocate_tensors()
         self.provider = find_provider(self._interpreter, options, delegated)
@@ -93,9 +110,9 @@ class _Instance:
         self._shapes = {name: tuple(map(int, detail["shape"])) for name, detail in self._inputs.items()}
 
     def run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> list[Tensor]:
+        self.spent = self._keeps_state
         self._fit(inputs)
         interpreter = self._interpreter
-        # The protocol knows no sequences: every request starts from the state that the model has at first.
         interpreter.reset_all_variables()
         for name, array in inputs.items():
             interpreter.set_tensor(self._inputs[name]["index"], array)
@@ -109,13 +126,19 @@ class _Instance:
             return
         for name, shape in changed.items():
             self._shapes[name] = (-1,)  # whatever fails below: the next request must try again
-            self._interpreter.resize_tensor_input(self._inputs[name]["index"], shape, strict=True)
+            self._interpreter.resize_tensor_input(self._inputs[name]["index"], shape)
         self._interpreter.allocate_tensors()
         self._shapes.update(changed)
 
 
 def load(path: Path, options: LoadOptions) -> LiteRtModel:
-    """Load a TFLite file; raises StartError (LoadFailed, ProviderMismatch)."""
+    """Load a TFLite file that a trial has shown to be harmless; raises StartError (see ``runtimes``)."""
+    try_loading(__name__, path, options)
+    return load_untried(path, options)
+
+
+def load_untried(path: Path, options: LoadOptions) -> LiteRtModel:
+    """Load a TFLite file, which may crash the process; raises StartError (LoadFailed, ProviderMismatch)."""
     try:
         with logged_native_output():
             return LiteRtModel(path, options)

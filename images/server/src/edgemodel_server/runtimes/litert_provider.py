@@ -17,6 +17,7 @@ from edgemodel_server.runtimes.placement import refuse_fallback
 CPU = "CPU"
 XNNPACK = "XNNPACK"
 _DELEGATED = "DELEGATE"
+_VARIABLE = "VAR_HANDLE"
 
 
 def make_delegates(options: LoadOptions) -> list[Any]:
@@ -39,6 +40,11 @@ def name_delegate(library: Path) -> str:
 def count_delegated(interpreter: Any) -> int:
     """Return the number of parts of the graph that delegates have taken so far."""
     return sum(node["op_name"] == _DELEGATED for node in _nodes(interpreter))
+
+
+def has_variables(interpreter: Any) -> bool:
+    """Say whether the graph keeps variables that ``reset_all_variables`` does not set back."""
+    return any(node["op_name"] == _VARIABLE for node in _nodes(interpreter))
 
 
 def find_provider(interpreter: Any, options: LoadOptions, delegated: int) -> str:
