@@ -112,6 +112,8 @@ class PictureInference:
 
     def infer(self, request: Request) -> None:
         """Answer a request whose body is a picture, when it is computed or refused."""
+        if request.work is not None:
+            request.work.model = self._model.name
         try:
             pipeline, signature = self._require_pipeline()
             kind = parse_picture_type(request.headers[CONTENT_TYPE])
@@ -160,6 +162,7 @@ class PictureInference:
             lambda outcome: self._answer(request, wish, placement, outcome),
             received=request.received,
         )
+        call.work = request.work
         request.on_lost = call.cancel
         self._model.submit(call)
 
@@ -173,7 +176,7 @@ class PictureInference:
         except ApiError as error:
             request.answer(error_response(error.status, error.message))
             return error
-        self._model.metrics.outputs_bytes += sum(map(len, response.parts))
+        self._model.metrics.outputs_bytes += response.size
         request.answer(response)
         return None
 
