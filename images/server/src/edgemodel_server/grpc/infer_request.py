@@ -32,6 +32,9 @@ _CONTENTS = {
 }
 """Which list holds the elements of a datatype; there is none for FP16."""
 
+_ELEMENTS = {"int_contents": np.dtype("<i4"), "uint_contents": np.dtype("<u4")}
+"""What a list holds that serves several datatypes. To these, numpy would cut its elements down in silence."""
+
 
 def parse_message(message: bytes) -> ModelInferRequest:
     """Return the protobuf message; raises ApiError(400)."""
@@ -110,9 +113,8 @@ def decode_contents(
         )
     if datatype == BYTES:
         return make_bytes_array(list(values)).reshape(shape)
-    dtype = NUMPY_DTYPE[datatype]
-    try:
-        array: Tensor = np.array(values, dtype=dtype) if len(values) else np.empty(0, dtype)
-    except OverflowError:
-        raise ApiError(400, f'tensor "{name}": a value is outside the range of {datatype}') from None
+    wide: Tensor = np.array(values, dtype=_ELEMENTS.get(field, NUMPY_DTYPE[datatype]))
+    array: Tensor = wide.astype(NUMPY_DTYPE[datatype], copy=False)
+    if array is not wide and (array != wide).any():
+        raise ApiError(400, f'tensor "{name}": a value is outside the range of {datatype}')
     return array.reshape(shape)
