@@ -88,6 +88,51 @@ class ModelMaker:
             [],
         )
 
+    def across_rows(self, path: Path) -> Path:
+        """x: FP32 [n, 4] -> y = x / sum over all rows: dimension 0 looks like a batch, and is none."""
+        value = helper.make_tensor_value_info
+        return self.save(
+            path,
+            [
+                helper.make_node("ReduceSum", ["x", "rows"], ["sum"], keepdims=1),
+                helper.make_node("Div", ["x", "sum"], ["y"]),
+            ],
+            [value("x", TensorProto.FLOAT, ["n", 4])],
+            [value("y", TensorProto.FLOAT, ["n", 4])],
+            [numpy_helper.from_array(np.array([0], dtype=np.int64), "rows")],
+        )
+
+    def lookup(self, path: Path) -> Path:
+        """x: INT64 [n] -> y: FP32 [n, 2], rows of a table with 10; another index is an error."""
+        table = np.arange(20, dtype=np.float32).reshape(10, 2)
+        value = helper.make_tensor_value_info
+        return self.save(
+            path,
+            [helper.make_node("Gather", ["table", "x"], ["y"])],
+            [value("x", TensorProto.INT64, ["n"])],
+            [value("y", TensorProto.FLOAT, ["n", 2])],
+            [numpy_helper.from_array(table, "table")],
+        )
+
+    def deep(self, path: Path) -> Path:
+        """x: FP32 [n, 64] -> y: FP32 [n, 64], eight dense layers with tanh between them."""
+        random = np.random.default_rng(3)
+        value = helper.make_tensor_value_info
+        names = ["x", *[f"h{layer}" for layer in range(7)], "y"]
+        nodes, weights = [], []
+        for layer in range(8):
+            weight = random.standard_normal((64, 64)).astype(np.float32) / 8
+            weights.append(numpy_helper.from_array(weight, f"w{layer}"))
+            nodes.append(helper.make_node("MatMul", [names[layer], f"w{layer}"], [f"m{layer}"]))
+            nodes.append(helper.make_node("Tanh", [f"m{layer}"], [names[layer + 1]]))
+        return self.save(
+            path,
+            nodes,
+            [value("x", TensorProto.FLOAT, ["n", 64])],
+            [value("y", TensorProto.FLOAT, ["n", 64])],
+            weights,
+        )
+
     def slow(self, path: Path, rounds: int = 6000) -> Path:
         """x: FP32 [1] -> y = x, after ``rounds`` matrix products that cannot be optimized away."""
         value = helper.make_tensor_value_info

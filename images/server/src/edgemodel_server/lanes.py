@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
 from time import monotonic
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from edgemodel_server.call import Call, Outcome
 from edgemodel_server.datatypes import Tensor
 from edgemodel_server.errors import ApiError
 from edgemodel_server.log import log_exception
+from edgemodel_server.metrics import ModelMetrics
 from edgemodel_server.runtimes import Model
 from edgemodel_server.runtimes.slot import Geometry, Slot
 from edgemodel_server.workers import Workers
@@ -136,22 +137,34 @@ class InlineLane:
         return outcomes
 
 
-class ThreadLane:
-    """Computes on the workers' threads."""
+class _Done(NamedTuple):
+    """What a thread did: ``taken`` calls left the queue, and ``paced`` seconds went by before."""
 
-    def __init__(self, workers: Workers, model: Model, max_rows: int, report: Report) -> None:
+    calls: list[Call]
+    outcomes: list[Outcome]
+    taken: int
+    paced: float
+    started: float
+    finished: float
+
+
+class ThreadLane:
+    """Computes on the workers' threads; ``metrics.queued`` are the calls that wait or are being computed."""
+
+    def __init__(
+        self, workers: Workers, model: Model, max_rows: int, metrics: ModelMetrics, report: Report
+    ) -> None:
         self._workers = workers
         self._model = model
         self._max_rows = max_rows
         self._report = report
         self._waiting: deque[Call] = deque()
+        self.metrics = metrics
         self.delay = 0.0
-        self.queued = 0
-        """Calls that wait or are being computed."""
 
     def put(self, call: Call) -> None:
         """Queue a call."""
-        self.queued += 1
+        self.metrics.queued += 1
         self._waiting.append(call)
         if not self.delay or len(self._waiting) >= self._max_rows:
             self._workers.submit(self._work)
@@ -160,19 +173,21 @@ class ThreadLane:
 
     def _work(self) -> None:
         """Compute what is waiting, as much as goes together; on a worker's thread."""
+        pacer = self._workers.pacer
+        paced = 0.0 if pacer is None else pacer.wait()
         calls, dropped = self._next()
-        if not calls and not dropped:
-            return
         started = monotonic()
         outcomes = self._compute(calls) if calls else []
-        self._workers.loop.call_soon_threadsafe(self._settle, calls, outcomes, dropped, started, monotonic())
+        finished = monotonic()
+        done = _Done(calls, outcomes, len(calls) + dropped, paced, started, finished)
+        if done.taken or paced:
+            self._workers.loop.call_soon_threadsafe(self._settle, done)
 
-    def _settle(
-        self, calls: list[Call], outcomes: list[Outcome], dropped: int, started: float, finished: float
-    ) -> None:
-        self.queued -= len(calls) + dropped
-        if calls:
-            self._report(calls, outcomes, started, finished)
+    def _settle(self, done: "_Done") -> None:
+        self.metrics.queued -= done.taken
+        self.metrics.paced_seconds += done.paced
+        if done.calls:
+            self._report(done.calls, done.outcomes, done.started, done.finished)
 
     def _next(self) -> tuple[list[Call], int]:
         """Return calls that go together, and how many were dropped: nobody waits for them any more."""

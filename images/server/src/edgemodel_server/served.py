@@ -99,7 +99,7 @@ class ServedModel:
 
     def _open_lanes(self, prepared: Prepared) -> None:
         tuning, model, options = prepared.tuning, prepared.model, self._options
-        self._threads = ThreadLane(self._workers, model, tuning.max_rows, self._report)
+        self._threads = ThreadLane(self._workers, model, tuning.max_rows, self.metrics, self._report)
         self._threads.delay = options.max_delay
         seconds = tuning.seconds
         if not options.inline or seconds is None or seconds >= INLINE_SECONDS:
@@ -117,7 +117,7 @@ class ServedModel:
         prepared, threads = self.prepared, self._threads
         if not self._options.idle_unload or self.reload is None or prepared is None or threads is None:
             return False
-        busy = threads.queued or not (self._inline is None or self._inline.idle)
+        busy = self.metrics.queued or not (self._inline is None or self._inline.idle)
         if busy or now < self._used + self._options.idle_unload:
             return False
         self._inline = self._threads = None
@@ -180,11 +180,10 @@ class ServedModel:
             started = monotonic()
             outcome = compute_one(prepared.model, call)
             self._report((call,), (outcome,), started, monotonic())
-        elif threads.queued >= self._options.max_queue:
+        elif self.metrics.queued >= self._options.max_queue:
             self._end(call, self._overloaded())
         else:
             threads.put(call)
-            self.metrics.queued = threads.queued
 
     def _overloaded(self) -> ApiError:
         return ApiError(503, f'{self._options.max_queue} requests already wait for model "{self.name}"')
@@ -216,8 +215,6 @@ class ServedModel:
         metrics.batch.observe(count)
         metrics.compute.observe(finished - started, count)
         self._used = finished
-        if self._threads is not None:
-            metrics.queued = self._threads.queued
         if self._inline_bytes >= 0:
             self._watch_inline(finished - started)
 

@@ -29,8 +29,6 @@ class Workers:
     def _run(self) -> None:
         while True:
             work = self._work.get()
-            if self.pacer is not None:
-                self.pacer.wait()
             try:
                 work()
             except RuntimeError:  # the loop is closed: the process is about to exit
