@@ -220,6 +220,24 @@ REFUSED: dict[str, tuple[str, str, Any, str]] = {
     "class without sharing": ("AcceleratorClass", "sharing", DELETE, "spec.sharing: Required value"),
     "class without runtimes": ("AcceleratorClass", "runtimes", DELETE, "spec.runtimes: Required value"),
     "class with no runtime": ("AcceleratorClass", "runtimes", [], "name at least one runtime, for example"),
+    "delegate of another format": (
+        "AcceleratorClass",
+        "runtimes",
+        [{"format": "ONNX", "variant": "a", "provider": "CPU", "delegate": "/usr/lib/libedgetpu.so.1"}],
+        "only TFLite models are computed by a delegate: leave it out for other formats",
+    ),
+    "delegate by its name": (
+        "AcceleratorClass",
+        "runtimes",
+        [{"format": "TFLite", "variant": "a", "provider": "CPU", "delegate": "libedgetpu.so.1"}],
+        "delegate must be the path of a library in the pod, beginning with /",
+    ),
+    "option with two values": (
+        "AcceleratorClass",
+        "runtimes",
+        [{"format": "ONNX", "variant": "a", "provider": "CPU", "providerOptions": {"a=b": "c"}}],
+        "the name of a provider option must not hold a `=`",
+    ),
     "two runtimes for a format": (
         "AcceleratorClass",
         "runtimes",

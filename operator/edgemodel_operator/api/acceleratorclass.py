@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
 from edgemodel_operator.api.base import Schema, list_map, rules
 from edgemodel_operator.api.model import ModelFormat
@@ -35,12 +35,56 @@ class NodeMatch(Schema):
 class RuntimeChoice(Schema):
     """The runtime that drives the accelerator for models of one format."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!has(self.delegate) || self.format == 'TFLite'",
+                "only TFLite models are computed by a delegate: leave it out for other formats",
+            ),
+            (
+                "!has(self.providerOptions) || self.providerOptions.all(key, !key.contains('='))",
+                "the name of a provider option must not hold a `=`",
+            ),
+        )
+    )
+
     format: ModelFormat
     """The model format."""
     variant: Annotated[str, Field(min_length=1, max_length=63)]
     """The runtime image variant, a key of the operator's `runtimes` setting."""
     provider: Annotated[str, Field(min_length=1, max_length=63)]
-    """The execution provider that must really be in use."""
+    """The execution provider that must really be in use, as the runtime names it: for LiteRT and OpenVINO on
+    the CPU `CPU`, for a delegate the name of its library (`edgetpu` for `libedgetpu.so.1`)."""
+    provider_options: Annotated[dict[str, Annotated[str, Field(max_length=256)]], Field(max_length=32)] = {}
+    """Options of the provider, device or delegate, in its own words."""
+    delegate: (
+        Annotated[
+            str,
+            Field(
+                min_length=2,
+                max_length=256,
+                pattern="^/",
+                json_schema_extra=rules(
+                    (
+                        "self.startsWith('/')",
+                        "delegate must be the path of a library in the pod, beginning with /",
+                    )
+                ),
+            ),
+        ]
+        | None
+    ) = None
+    """The library of a LiteRT delegate, by its path in the pod."""
+    allow_cpu_fallback: bool = False
+    """Let the CPU compute those operations of a model that the provider lacks."""
+
+    @model_validator(mode="after")
+    def _require_options_that_fit(self) -> Self:
+        if self.delegate is not None and self.format is not ModelFormat.TFLITE:
+            raise ValueError("only TFLite models are computed by a delegate")
+        if any("=" in key for key in self.provider_options):
+            raise ValueError("the name of a provider option must not hold a `=`")
+        return self
 
 
 class EnvVar(Schema):

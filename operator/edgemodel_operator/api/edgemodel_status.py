@@ -23,6 +23,8 @@ class RevisionTarget(Schema):
     """The image, by digest."""
     provider: Name
     """The execution provider that the pods must really use."""
+    runtime_options: Annotated[tuple[Text, ...], Field(max_length=80)] = ()
+    """What the server is told of its runtime, as it stands on its command line."""
     exclusive: bool = False
     """Whether a node can hold only one pod of this target at a time."""
     extended_resource: Name = ""

@@ -87,3 +87,12 @@ class Serving(Schema):
     max_cpu_percent: Annotated[int, Field(ge=1, le=100)] | None = Field(None, alias="maxCPUPercent")
     """The share of the CPUs of a pod that computing may use on average: less heat and power, longer
     answers. Not given: all of them."""
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """How many computations may run at once. Not given: one for each CPU that the pod may use."""
+    max_queued_requests: Annotated[int, Field(ge=1, le=65536)] | None = None
+    """How many requests may wait before further ones are refused with 503. Not given: 64."""
+    max_body_bytes: Annotated[int, Field(ge=1024, le=2**31 - 1)] | None = None
+    """The largest request (bytes). Not given: 64 MiB."""
+    access_log_percent: Annotated[int, Field(ge=0, le=100)] | None = None
+    """The share of the requests of which the log has a line; what failed always has one. Not given: none
+    has."""

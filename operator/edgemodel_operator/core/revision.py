@@ -11,7 +11,7 @@ from edgemodel_operator.api.edgemodel import EdgeModelSpec
 from edgemodel_operator.api.edgemodel_status import Revision, RevisionTarget
 from edgemodel_operator.api.model import ModelFormat
 from edgemodel_operator.api.names import child_name
-from edgemodel_operator.core.server_options import server_options
+from edgemodel_operator.core.server_options import runtime_options, serving_options
 
 TEMPLATE_VERSION = 1
 """Raised when the pod template of `manifests` changes, so that the change is rolled out in waves."""
@@ -41,7 +41,7 @@ def make_revision(
         require_accelerator=spec.health.require_accelerator,
         http_port=spec.serving.ports.http,
         grpc_port=spec.serving.ports.grpc,
-        server_options=server_options(spec.serving),
+        server_options=serving_options(spec.serving),
         pull_secrets=tuple(secret.name for secret in spec.image.pull_secrets),
     )
     return draft.model_copy(update={"name": _hash(draft)})
@@ -57,6 +57,7 @@ def _target(
         accelerator=name,
         image=images[runtime.variant],
         provider=runtime.provider,
+        runtime_options=runtime_options(runtime),
         exclusive=spec.sharing is Sharing.EXCLUSIVE,
         extended_resource=spec.match.extended_resource,
         runtime_class_name=spec.pod.runtime_class_name,

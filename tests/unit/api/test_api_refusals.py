@@ -21,6 +21,7 @@ Json = dict[str, Any]
 PEM = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
 MODEL: Json = {"spec": make_model().with_golden().raw}
 RUNTIME: Json = {"format": "ONNX", "variant": "onnxruntime-npu", "provider": "Npu"}
+TFLITE: Json = RUNTIME | {"format": "TFLite"}
 CLASS: Json = {"spec": {"runtimes": [RUNTIME], "sharing": "Shared"}}
 POLICY: Json = {
     "spec": {
@@ -80,6 +81,9 @@ REFUSED: tuple[tuple[type[Schema], str, Any, str], ...] = (
     (EdgeModel, "spec.rollout.waves", [{"nodes": 0}], "at least one node"),
     (AcceleratorClass, "spec.match", {"extendedResource": "npu"}, "a full resource name"),
     (AcceleratorClass, "spec.runtimes", [], "name at least one runtime"),
+    (AcceleratorClass, "spec.runtimes", [RUNTIME | {"delegate": "/a.so"}], "only TFLite models are computed"),
+    (AcceleratorClass, "spec.runtimes", [TFLITE | {"delegate": "a.so"}], "delegate must be the path of"),
+    (AcceleratorClass, "spec.runtimes", [RUNTIME | {"providerOptions": {"a=": "b"}}], "must not hold a `=`"),
     (TrustPolicy, "spec.images", [], "name at least one image glob"),
     (TrustPolicy, "spec.authorities", [], "name at least one authority"),
     (TrustPolicy, "spec.authorities", [{"name": "a", "key": {}}], "give the key once"),

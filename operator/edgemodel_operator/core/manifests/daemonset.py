@@ -148,7 +148,7 @@ def _serving(revision: Revision, target: RevisionTarget) -> Json:
     arguments = ["--http-port", str(revision.http_port), "--drain-seconds", str(drain)]
     if revision.grpc_port:
         arguments += ["--grpc-port", str(revision.grpc_port)]
-    arguments += revision.server_options
+    arguments += [*revision.server_options, *target.runtime_options]
     if revision.require_accelerator:
         arguments += ["--require-provider", target.provider]
     if revision.golden_config_map:
