@@ -51,6 +51,10 @@ test-cluster: sync ## Tests on a real registry, a real API server and the real c
 bench-serving: sync ## Measure the inference server against its bars and its peers
 	@$(RUN) python -u -m bench $(ARGS)
 
+.PHONY: fuzz-serving
+fuzz-serving: sync ## Fuzz what the inference server reads from the network: 10^6 inputs
+	$(RUN) python -u -m fuzz $(ARGS)
+
 .PHONY: generate
 generate: sync ## Write the generated files
 	$(RUN) python -m edgemodel_operator.generate
