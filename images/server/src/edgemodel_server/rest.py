@@ -62,6 +62,9 @@ class RestInference:
     def _answer(
         self, request: Request, parsed: InferRequest, answers: Answers, outcome: Outcome
     ) -> ApiError | None:
+        request.on_lost = (
+            None  # else request and call would hold each other, as work for the garbage collector
+        )
         try:
             if isinstance(outcome, ApiError):
                 raise outcome

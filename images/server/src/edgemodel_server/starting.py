@@ -17,6 +17,7 @@ from edgemodel_server.settings import Settings
 from edgemodel_server.startup import Prepared, prepare
 
 _UNLOAD_LOOK_SECONDS = 1.0
+_COLLECT_AFTER = 10_000
 
 
 def start_models(
@@ -32,6 +33,7 @@ def start_models(
         if all(one.started for one in served) and not settings.idle_unload:
             gc.collect()
             gc.freeze()  # what exists now stays: the collector need not look at it again
+            gc.set_threshold(_COLLECT_AFTER)  # requests leave no cycles behind
 
     def start_all() -> None:
         for source, model in zip(sources, served, strict=True):
