@@ -279,6 +279,25 @@ def test_a_truncated_png_is_refused() -> None:
         assert refusal(body[:end], PNG).status == 400, end
 
 
+def test_a_png_whose_pixels_cannot_be_decompressed_is_refused() -> None:
+    body = encode(draw(64, 64), "PNG")
+    place = body.index(b"IDAT")
+    size = struct.unpack(">I", body[place - 4 : place])[0]
+    data = bytearray(body[place + 4 : place + 4 + size])
+    data[size // 2 : size // 2 + 40] = b"\xff" * 40
+    damaged = body[: place - 4] + chunk(b"IDAT", bytes(data)) + chunk(b"IEND", b"")
+    assert refusal(damaged, PNG).status == 400
+
+
+def test_the_orientation_of_a_png_may_stand_behind_its_pixels() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    body = encode(draw(9, 6), "PNG")
+    late = body[:-12] + chunk(b"eXIf", exif.tobytes()[6:]) + chunk(b"IEND", b"")
+    want = expect_input(draw(9, 6).transpose(Image.Transpose.ROTATE_270), {})
+    np.testing.assert_array_equal(make_input(late, PNG, {}), want)
+
+
 def test_a_png_with_a_wrong_checksum_is_refused() -> None:
     body = bytearray(encode(draw(64, 64), "PNG"))
     body[len(body) // 2] ^= 1

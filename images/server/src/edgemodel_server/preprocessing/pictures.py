@@ -66,6 +66,8 @@ def read_frame(
     else:
         image = _open_encoded(body, kind.encoding)
         _require_pixels(image.size, max_pixels)
+        if kind.encoding is Encoding.PNG:
+            _decode(image, Encoding.PNG)  # first, for metadata may stand behind the pixels
         orientation = _find_orientation(image)
     turned = orientation in _SWAPS_SIDES
     placement = place(preprocessing, _turn(image.size) if turned else image.size)
@@ -127,31 +129,35 @@ def _find_orientation(image: Image.Image) -> int:
     return orientation if isinstance(orientation, int) else 1
 
 
+def _decode(image: Image.Image, encoding: Encoding) -> None:
+    try:
+        image.load()
+    except Exception as error:  # as above
+        raise _unreadable(encoding, error) from error
+
+
 def _scale(image: Image.Image, size: Size, preprocessing: Preprocessing) -> Image.Image:
-    """Decode the pixels and scale them to ``size``, both as they are stored; only the colours are final."""
+    """Scale to ``size`` as the picture is stored; only the colours are final."""
     resize = preprocessing.resize
-    box = _load(image, size, draft=resize is not None and resize.interpolation is not Interpolation.NEAREST)
+    box = None
+    if isinstance(image, JpegImageFile):
+        if resize is not None and resize.interpolation is not Interpolation.NEAREST:
+            box = _draft(image, size)
+        _decode(image, Encoding.JPEG)
     image = _reduce_colors(image, preprocessing.color)
     if resize is None or image.size == size:
         return image
     return image.resize(size, _FILTERS[resize.interpolation], box)
 
 
-def _load(image: Image.Image, size: Size, *, draft: bool) -> tuple[float, float, float, float] | None:
-    """Decode the pixels, in ``draft`` mode of a JPEG not more of them than a picture of ``size`` asks for.
+def _draft(image: JpegImageFile, size: Size) -> tuple[float, float, float, float] | None:
+    """Have no more pixels decoded than a picture of ``size`` asks for; returns the part that is the picture.
 
     The decoder then drops frequencies that scaling down would average away: much less work, and a result that
-    differs by less than one level in the mean. Returns the part of the pixels that is the picture, None for
-    all: where its size is no multiple of eight, the last row and column hold less than a whole pixel.
+    differs by less than one level in the mean. Where the size of the whole is no multiple of eight, the last
+    row and column are less than a pixel of the picture.
     """
-    encoding = Encoding.JPEG if isinstance(image, JpegImageFile) else Encoding.PNG
-    drafted = None
-    try:
-        if draft and isinstance(image, JpegImageFile):
-            drafted = image.draft(None, (size[0] * _DRAFT_FACTOR, size[1] * _DRAFT_FACTOR))
-        image.load()
-    except Exception as error:  # as above
-        raise _unreadable(encoding, error) from error
+    drafted = image.draft(None, (size[0] * _DRAFT_FACTOR, size[1] * _DRAFT_FACTOR))
     return None if drafted is None else drafted[1]
 
 
