@@ -17,7 +17,7 @@ from edgemodel_server.inference import Signature
 from edgemodel_server.log import log_warning
 from edgemodel_server.runtimes import LoadOptions
 from edgemodel_server.runtimes.litert_provider import (
-    count_delegated,
+    check_delegate,
     find_provider,
     has_variables,
     make_delegates,
@@ -99,15 +99,22 @@ class _Instance:
         )
         self._keeps_state = has_variables(self._interpreter)
         self.spent = False
-        delegated = count_delegated(self._interpreter)
-        self._interpreter.allocate_tensors()
-        self.provider = find_provider(self._interpreter, options, delegated)
+        self.provider = self._allocate(options)
         self._inputs, self._outputs = _name_tensors(self._interpreter)
         self.signature = Signature(
             inputs={name: _tensor_spec(name, detail) for name, detail in self._inputs.items()},
             outputs={name: _tensor_spec(name, detail) for name, detail in self._outputs.items()},
         )
         self._shapes = {name: tuple(map(int, detail["shape"])) for name, detail in self._inputs.items()}
+
+    def _allocate(self, options: LoadOptions) -> str:
+        """Plan the memory; returns the provider."""
+        if options.delegate is not None:
+            provider = check_delegate(self._interpreter, options.delegate, options)
+            self._interpreter.allocate_tensors()
+            return provider
+        self._interpreter.allocate_tensors()
+        return find_provider(self._interpreter, options)
 
     def run(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> list[Tensor]:
         self.spent = self._keeps_state

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ai_edge_litert.interpreter import load_delegate  # type: ignore[import-untyped, unused-ignore]
+from ai_edge_litert.interpreter import Delegate  # type: ignore[import-untyped, unused-ignore]
 
 from edgemodel_server.errors import Reason, StartError
 from edgemodel_server.runtimes import LoadOptions
@@ -20,12 +20,24 @@ _DELEGATED = "DELEGATE"
 _VARIABLE = "VAR_HANDLE"
 
 
+class _SafeDelegate(Delegate):  # type: ignore[misc, unused-ignore]
+    """LiteRT's delegate, which is not destroyed when it could not be created: some libraries crash then."""
+
+    _library: Any = None
+    _delegate_ptr: int | None = None
+
+    def __del__(self) -> None:
+        if self._delegate_ptr is None:
+            self._library = None
+        super().__del__()
+
+
 def make_delegates(options: LoadOptions) -> list[Any]:
     """Load the delegate's library, if one is wanted; raises StartError(ProviderMismatch) if that fails."""
     if options.delegate is None:
         return []
     try:
-        return [load_delegate(str(options.delegate), dict(options.provider_options))]
+        return [_SafeDelegate(str(options.delegate), dict(options.provider_options))]
     except (OSError, AttributeError, ValueError) as error:  # no such library, no delegate, no device
         reason = str(error) or "it gives no reason"
         sentence = f"the delegate {options.delegate} cannot be used: {reason}"
@@ -37,36 +49,39 @@ def name_delegate(library: Path) -> str:
     return library.name.partition(".so")[0].removeprefix("lib")
 
 
-def count_delegated(interpreter: Any) -> int:
-    """Return the number of parts of the graph that delegates have taken so far."""
-    return sum(node["op_name"] == _DELEGATED for node in _nodes(interpreter))
-
-
 def has_variables(interpreter: Any) -> bool:
     """Say whether the graph keeps variables that ``reset_all_variables`` does not set back."""
     return any(node["op_name"] == _VARIABLE for node in _nodes(interpreter))
 
 
-def find_provider(interpreter: Any, options: LoadOptions, delegated: int) -> str:
-    """Return what computes the model; raises StartError(ProviderMismatch) if it is not what was asked for.
+def check_delegate(interpreter: Any, library: Path, options: LoadOptions) -> str:
+    """Return the delegate's name if it computes the model; raises StartError(ProviderMismatch) otherwise.
 
-    ``delegated`` is the number of parts that the delegate of ``options`` has taken. XNNPACK is a library for
-    the CPU, and what it lacks is computed by other kernels for the CPU: that is no fallback.
+    Must be asked before the tensors are allocated: then XNNPACK, which is for the CPU, takes what is left.
     """
-    if options.delegate is None:
-        if options.provider not in (None, CPU, XNNPACK):
-            sentence = (
-                f"{options.provider} is required: LiteRT needs the library for that, as --delegate FILE"
-            )
-            raise StartError(Reason.PROVIDER_MISMATCH, sentence)
-        return XNNPACK if options.provider != CPU and count_delegated(interpreter) else CPU
-    name = name_delegate(options.delegate)
-    if not delegated:
+    name = name_delegate(library)
+    if not _is_delegated(interpreter):
         raise StartError(Reason.PROVIDER_MISMATCH, f"the delegate {name} takes no operation of the model")
     if not options.cpu_fallback:
         operations, on_cpu = _divide(interpreter)
         refuse_fallback(name, operations, on_cpu)
     return name
+
+
+def find_provider(interpreter: Any, options: LoadOptions) -> str:
+    """Return what computes a model without a delegate of its own, once its tensors are allocated.
+
+    XNNPACK is a library for the CPU, and what it lacks is computed by other kernels for the CPU: that is no
+    fallback. Raises StartError(ProviderMismatch) for a provider that needs a library.
+    """
+    if options.provider not in (None, CPU, XNNPACK):
+        sentence = f"{options.provider} is required: LiteRT needs the library for that, as --delegate FILE"
+        raise StartError(Reason.PROVIDER_MISMATCH, sentence)
+    return XNNPACK if options.provider != CPU and _is_delegated(interpreter) else CPU
+
+
+def _is_delegated(interpreter: Any) -> bool:
+    return any(node["op_name"] == _DELEGATED for node in _nodes(interpreter))
 
 
 def _divide(interpreter: Any) -> tuple[int, list[str]]:
