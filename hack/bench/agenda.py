@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -12,7 +11,7 @@ from bench.cold_start import measure_cold_start
 from bench.contenders import CONTENDERS, OURS, Contender
 from bench.image_size import measure_image_size
 from bench.machine import BenchError, load_average
-from bench.measure import measure_model
+from bench.measure import measure_model, peer_may_fail
 from bench.memory import measure_memory
 from bench.results import Results
 from bench.watching import measure_metrics_cost, measure_probes, measure_scrapes
@@ -49,7 +48,7 @@ def measure(work: Workplace, choice: Choice) -> Results:
 def _weigh(work: Workplace, choice: Choice, results: Results) -> None:
     for contender in _chosen(choice):
         requests = choice.requests if contender.label == OURS else _PEER_REQUESTS
-        with _peer_may_fail(contender, results):
+        with peer_may_fail(contender, results.notes):
             results.facts |= measure_memory(work, contender, "ad", requests)
     results.facts |= measure_memory(work, _ours(), "mbv2", _MBV2_REQUESTS)
 
@@ -57,7 +56,7 @@ def _weigh(work: Workplace, choice: Choice, results: Results) -> None:
 def _start(work: Workplace, choice: Choice, results: Results) -> None:
     for contender in _chosen(choice):
         times = _STARTS if contender.label == OURS else _PEER_STARTS
-        with _peer_may_fail(contender, results):
+        with peer_may_fail(contender, results.notes):
             results.facts |= measure_cold_start(work, contender, "ad", times)
     results.facts |= measure_cold_start(work, _ours(), "mbv2", _STARTS)
 
@@ -95,14 +94,3 @@ def _chosen(choice: Choice) -> list[Contender]:
     """Return us and one contender for each chosen peer that speaks HTTP."""
     named = {contender.program.name: contender for contender in reversed(CONTENDERS) if contender.routes}
     return [named[name] for name in (OURS, *choice.peers) if name in named]
-
-
-@contextlib.contextmanager
-def _peer_may_fail(contender: Contender, results: Results) -> Iterator[None]:
-    """Make a note of a peer that cannot be measured here; our own server's failure ends the run."""
-    try:
-        yield
-    except BenchError as error:
-        if contender.label == OURS:
-            raise
-        results.notes.append(f"not measured: {contender.label}: {error}")

@@ -13,7 +13,8 @@ import sys
 from typing import cast
 
 import uvloop
-from typing_extensions import override
+
+from edgemodel_server.override import override
 
 _REQUEST = re.compile(
     rb"POST /(\d+) .*?\r\ncontent-length: (\d+)(?=\r\n).*?\r\n\r\n", re.DOTALL | re.IGNORECASE

@@ -24,6 +24,8 @@ class OnnxModel(kserve.Model):
         """Answer in the form that the request wants."""
         result = self.session.run(None, {"x": payload.inputs[0].as_numpy()})[0]
         output = InferOutput("y", list(result.shape), "FP32", data=result)
+        if payload.from_grpc:
+            output.set_data_from_numpy(result, binary_data=payload.use_binary_outputs)
         return InferResponse(
             payload.id or "1",
             self.name,
