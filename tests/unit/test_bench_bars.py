@@ -68,7 +68,7 @@ def test_a_missed_limit_misses_its_bar():
     results.windows[OURS, AD_BINARY_8] = [window(200, p99_ms=1.6)]
 
     assert verdict(results, [1]) == "0 of 1 bars are reached; missed: 1."
-    assert "| ≤ 1.5  | 1.6 " in bars_table(results, [1])
+    assert "| ≤ 1.5 | 1.6 " in bars_table(results, [1])
     assert "200" in windows_table(results)
 
 

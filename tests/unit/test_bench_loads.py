@@ -12,13 +12,18 @@ from bench.models import make_inputs, make_models
 from bench.payloads import JSON_DATA, RAW_BYTES, V2_BINARY, V2_JSON
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    return make_models(tmp_path_factory.mktemp("models"))
+
+
 @pytest.mark.parametrize(("model", "parameters"), [
     ("iris", 4 * 3 + 3),
     ("ad", 2 * 640 * 128 + 6 * 128 * 128 + 2 * 128 * 8 + 8 * 128 + 8 + 640),
     ("mbv2", 3_504_872 - 17_056),  # torchvision's count, without the scales of the folded batch norms
 ])  # fmt: skip
-def test_models_have_the_size_of_what_they_stand_for(tmp_path, model, parameters):
-    file = make_models(tmp_path)[model]
+def test_models_have_the_size_of_what_they_stand_for(models, model, parameters):
+    file = models[model]
 
     weights = [array for array in onnx.load(file).graph.initializer if array.dims]
 
@@ -26,8 +31,8 @@ def test_models_have_the_size_of_what_they_stand_for(tmp_path, model, parameters
 
 
 @pytest.mark.parametrize("model", ["iris", "ad", "mbv2"])
-def test_models_tell_inputs_apart(tmp_path, model):
-    reference = make_reference(make_models(tmp_path)[model], make_inputs(model, 2))
+def test_models_tell_inputs_apart(models, model):
+    reference = make_reference(models[model], make_inputs(model, 2))
 
     with pytest.raises(BenchError, match="wrong answer: off by"):
         check_answer(reference.outputs[0], reference.outputs[1])
