@@ -104,15 +104,16 @@ def _open_encoded(body: bytes, encoding: Encoding) -> Image.Image:
         found = next((other for other, magic in _MAGIC.items() if body.startswith(magic)), None)
         told = f"it is a {found}: say so in Content-Type" if found else "the body must be the file itself"
         raise ApiError(400, f"the body is no {encoding}: {told}")
-    if encoding is Encoding.JPEG and body.count(_START_OF_SCAN) > _MAX_SCANS:
-        raise ApiError(400, f"the JPEG has more than {_MAX_SCANS} scans: encode it anew")
     try:
-        if encoding is Encoding.JPEG:
-            return JpegImageFile(BytesIO(body))
-        PngImageFile(BytesIO(body)).verify()  # the checksums, which decoding does not look at
-        return PngImageFile(BytesIO(body))
+        if encoding is Encoding.PNG:
+            PngImageFile(BytesIO(body)).verify()  # the checksums, which decoding does not look at
+            return PngImageFile(BytesIO(body))
+        image = JpegImageFile(BytesIO(body))
     except Exception as error:  # the plugins raise a dozen unrelated classes for a bad file
         raise _unreadable(encoding, error) from error
+    if "progressive" in image.info and body.count(_START_OF_SCAN) > _MAX_SCANS:
+        raise ApiError(400, f"the JPEG has more than {_MAX_SCANS} scans: encode it anew")
+    return image
 
 
 def _unreadable(encoding: Encoding, error: Exception) -> ApiError:
