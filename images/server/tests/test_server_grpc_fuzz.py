@@ -1,0 +1,179 @@
+"""Random and nearly right bytes for the HTTP/2 connection and the decoder of inference requests."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from grpc_targets import Connection, decode_infer, feed_connection, feed_messages, served, signature
+from hpack import Encoder
+from http2_peer import REQUEST, body_of, cut_frames
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgemodel_server.grpc import frames
+from edgemodel_server.grpc.infer_plans import Plans
+from edgemodel_server.grpc.infer_request import parse_message, parse_request
+from edgemodel_server.grpc.messages import add_prefix
+from edgemodel_server.grpc.protos import inference_pb2 as pb
+from edgemodel_server.inference import Signature
+
+GREETING = frames.PREFACE + frames.make_settings({})
+
+
+def request_head(path: str) -> bytes:
+    fields = [(name, path if name == ":path" else value) for name, value in REQUEST]
+    return Encoder().encode(fields)
+
+
+HEADS = [request_head("/a/Unary"), request_head("/a/Stream"), request_head("/a/None")]
+payloads = st.one_of(
+    st.sampled_from(HEADS),
+    st.binary(max_size=40),
+    st.binary(max_size=40).map(lambda data: add_prefix(len(data)) + data),
+    st.sampled_from(
+        [b"\0\0\0\0", b"\0\0\0\1", b"\x7f\xff\xff\xff", b"\0\4\0\0\0\0", b"\0\3\0\0\0\5", bytes(8)]
+    ),
+)
+some_frames = st.builds(
+    frames.make_frame,
+    st.one_of(st.sampled_from([0, 1, 1, 0]), st.integers(0, 11)),
+    st.sampled_from([0, 1, 4, 5, 8, 9, 12, 13, 32, 36, 37, 45]),
+    st.sampled_from([0, 1, 1, 3, 3, 5, 7, 2]),
+    payloads,
+)
+streams = st.lists(some_frames, max_size=30).map(b"".join)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_after_the_greeting(data: bytes) -> None:
+    feed_connection(data)
+    feed_connection(GREETING + data)
+
+
+@given(streams)
+def test_any_frames(data: bytes) -> None:
+    feed_connection(GREETING + data)
+
+
+@given(streams, st.lists(st.integers(0, 2000), max_size=8))
+def test_it_does_not_matter_how_the_bytes_are_cut(data: bytes, cuts: list[int]) -> None:
+    """But for PING and other answers at once, which come when their frame has: so everything is compared."""
+    text = GREETING + data
+    places = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
+    connection = Connection()
+    for start, end in pairwise(places):
+        connection.http2.receive(text[start:end])
+    assert b"".join(connection.written) == feed_connection(text)
+
+
+@given(st.lists(st.binary(max_size=3000), max_size=4), st.integers(1, 5000), st.booleans())
+def test_messages_come_back_whatever_the_frames(messages: list[bytes], size: int, huge: bool) -> None:
+    """The streaming method echoes every message in order, through frames and windows of any size."""
+    body = b"".join(add_prefix(len(message)) + message for message in messages)
+    connection = Connection()
+    connection.http2.receive(GREETING + frames.make_frame(frames.HEADERS, frames.END_HEADERS, 1, HEADS[1]))
+    for start in range(0, len(body), size):
+        connection.http2.receive(frames.make_frame(frames.DATA, 0, 1, body[start : start + size]))
+    connection.http2.receive(frames.make_frame(frames.DATA, frames.END_STREAM, 1))
+    connection.http2.receive(frames.make_window_update(1, 1 << 20) if huge else b"")
+    heard = cut_frames(b"".join(connection.written))
+    assert body_of(heard, 1) == body
+    assert heard[-1].kind == "HEADERS"
+
+
+@given(st.lists(st.binary(max_size=200), max_size=10), st.lists(st.integers(0, 3000), max_size=10))
+def test_messages_may_be_cut_anywhere(messages: list[bytes], cuts: list[int]) -> None:
+    body = b"".join(add_prefix(len(message)) + message for message in messages)
+    places = sorted({0, len(body), *(cut % (len(body) + 1) for cut in cuts)})
+    assert feed_messages([body[start:end] for start, end in pairwise(places)]) == messages
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_as_a_message(data: bytes) -> None:
+    feed_messages([data])
+    decode_infer(data)
+
+
+names = st.sampled_from(["FP32", "INT8", "BYTES", "other"])
+tensors = st.fixed_dictionaries(
+    {"name": names, "datatype": names, "shape": st.lists(st.integers(-1, 3), max_size=3)},
+    optional={
+        "contents": st.fixed_dictionaries(
+            {},
+            optional={
+                "fp32_contents": st.lists(st.floats(width=32), max_size=4),
+                "int_contents": st.lists(st.integers(-200, 200), max_size=4),
+                "bytes_contents": st.lists(st.binary(max_size=3), max_size=4),
+            },
+        ),
+    },
+)
+requests = st.fixed_dictionaries(
+    {"inputs": st.lists(tensors, max_size=4)},
+    optional={
+        "id": st.text(max_size=3),
+        "raw_input_contents": st.lists(st.binary(max_size=24), max_size=4),
+        "outputs": st.lists(st.fixed_dictionaries({"name": names}), max_size=3),
+    },
+)
+
+
+@given(requests, st.binary(max_size=6), st.integers(0, 200))
+def test_any_request(request: dict[str, Any], noise: bytes, place: int) -> None:
+    message = pb.ModelInferRequest(**request).SerializeToString()
+    decode_infer(message)
+    place %= len(message) + 1
+    decode_infer(message[:place] + noise + message[place + len(noise) :])
+
+
+def good_request(fp32: np.ndarray[Any, Any], int8: np.ndarray[Any, Any]) -> bytes:
+    """Return a message that names all inputs but BYTES; see `numeric`."""
+    request = pb.ModelInferRequest(model_name="model")
+    for name, array in (("FP32", fp32), ("INT8", int8)):
+        request.inputs.add(name=name, datatype=name, shape=array.shape)
+        request.raw_input_contents.append(array.tobytes())
+    return request.SerializeToString()
+
+
+rows = st.integers(1, 3)
+
+
+@given(rows, rows, st.data())
+def test_a_remembered_request_means_what_the_strict_path_says(
+    first: int, second: int, data: st.DataObject
+) -> None:
+    """Change any one byte of a message that was learnt: what is recalled must be what a fresh look finds."""
+    specs = {name: spec for name, spec in signature().inputs.items() if name != "BYTES"}
+    numeric = Signature(specs, specs)
+    message = good_request(np.ones((first, 2), "<f4"), np.ones((second, 2), "i1"))
+    parsed = parse_message(message)
+    plans = Plans()
+    assert plans.learn(message, parsed, parse_request(parsed, numeric), served(), numeric) is not None
+    changed = bytearray(message)
+    changed[data.draw(st.integers(0, len(message) - 1))] ^= data.draw(st.integers(1, 255))
+    found = plans.find(bytes(changed))
+    if found is None:
+        return
+    fresh = parse_request(parse_message(bytes(changed)), numeric)
+    for name, array in fresh.inputs.items():
+        assert found[1][name].tobytes() == array.tobytes()
+        assert found[1][name].shape == array.shape
+
+
+def test_what_is_not_remembered() -> None:
+    """Messages whose raw contents are not their end, or whose meaning is in more than the tensors' bytes."""
+    fp32 = pb.ModelInferRequest(
+        inputs=[{"name": "FP32", "datatype": "FP32", "shape": [1, 2]}], raw_input_contents=[bytes(8)]
+    ).SerializeToString()
+    spec = {"FP32": signature().inputs["FP32"]}
+    only = Signature(spec, spec)
+
+    def learns(message: bytes) -> bool:
+        parsed = parse_message(message)
+        return Plans().learn(message, parsed, parse_request(parsed, only), served(), only) is not None
+
+    assert learns(fp32)
+    assert not learns(fp32 + pb.ModelInferRequest(model_name="late").SerializeToString())
+    assert not learns(fp32 + pb.ModelInferRequest(id="1").SerializeToString())
+    # the last field is an unknown one whose bytes look like the raw contents
+    assert not learns(fp32 + b"\xfa\x01\x0a" + b"\x3a\x08" + bytes(8))
