@@ -32,6 +32,7 @@ _DATATYPES: Mapping[str, str] = {
     "f64": "FP64",
     "string": BYTES,
 }
+_LEAST, _MOST = -(2**31), 2**31 - 1
 _CPU = "CPU"
 _CACHE = "CACHE_DIR"
 
@@ -187,7 +188,16 @@ def _to_tensor(name: str, array: Tensor) -> Any:
             )
         except UnicodeDecodeError:
             raise ApiError(400, f'tensor "{name}": OpenVINO strings must be UTF-8') from None
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
+        _check_range(name, array)
     return ov.Tensor(array, shared_memory=array.flags.writeable and array.flags.c_contiguous)
+
+
+def _check_range(name: str, array: Tensor) -> None:
+    """Refuse what OpenVINO would change without a word: it computes 64-bit integers with 32 bits."""
+    if array.size and (array.min() < _LEAST or array.max() > _MOST):
+        sentence = f'tensor "{name}": OpenVINO computes integers with 32 bits, and one does not fit'
+        raise ApiError(400, sentence)
 
 
 def _to_array(tensor: Any) -> Tensor:
