@@ -1,4 +1,4 @@
-"""The loop: mutate what is known, check it, and keep what behaved in a new way to mutate it further."""
+"""The loop: make an input or take a known one, change it, check it, and keep what behaved in a new way."""
 
 import signal
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -31,6 +31,9 @@ class Target(Protocol):
     @property
     def words(self) -> Sequence[bytes]:
         """Pieces of the input's language."""
+
+    def make(self, random: Random) -> bytes:
+        """Return an input of the language, right or nearly so."""
 
     def check(self, data: bytes) -> Hashable:
         """Feed the input and hold the outcome against the oracle; return what kind of outcome it was.
@@ -72,12 +75,12 @@ def run(target: Target, *, count: int, seed: int, seconds: float = float("inf"))
                 go_on()
                 if monotonic() > began + seconds:
                     break
-            first = outcome.inputs < len(target.seeds)
-            data = (
-                known[outcome.inputs]
-                if first
-                else mutator.mutate(random, random.choice(known), random.choice(known))
-            )
+            if outcome.inputs < len(target.seeds):
+                data = known[outcome.inputs]
+            else:
+                data = target.make(random) if random.random() < 0.5 else random.choice(known)
+                if random.random() < 0.7:
+                    data = mutator.mutate(random, data, random.choice(known))
             outcome.inputs += 1
             _check_one(target.check, data, outcome, known)
     outcome.seconds = monotonic() - began

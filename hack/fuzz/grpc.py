@@ -144,6 +144,19 @@ class MessageTarget:
             method for method in self._service.methods() if method.path.endswith("/ModelInfer")
         )
 
+    def make(self, random: Random) -> bytes:
+        """Return a message; see ``engine.Target``."""
+        place = random.randrange(len(SIGNATURES))
+        request = ModelInferRequest(model_name=f"m{place}", model_version=random.choice(("", "", "1", "2")))
+        raw = random.random() < 0.7
+        for spec in SIGNATURES[place].inputs.values():
+            _add_input(request, spec, raw=raw, random=random)
+        if random.random() < 0.3:
+            request.outputs.add(name=random.choice("yyzx"))
+        if random.random() < 0.2:
+            request.parameters["timeout"].int64_param = random.choice((0, 5, -1))
+        return request.SerializeToString()
+
     def check(self, data: bytes) -> Hashable:
         """Compare; see ``engine.Target``."""
         self._inputs += 1
@@ -178,7 +191,7 @@ def _make_messages() -> list[bytes]:
         for raw in (True, False):
             request = ModelInferRequest(model_name=f"m{place}")
             for spec in signature.inputs.values():
-                _add_input(request, spec, raw=raw)
+                _add_input(request, spec, raw=raw, random=Random(1))
             seeds.append(request.SerializeToString())
             request.outputs.add(name="y")
             request.parameters["timeout"].int64_param = 1000000
@@ -188,13 +201,14 @@ def _make_messages() -> list[bytes]:
     return seeds
 
 
-def _add_input(request: ModelInferRequest, spec: TensorSpec, *, raw: bool) -> None:
-    shape = [1 if size == -1 else size for size in spec.shape]
+def _add_input(request: ModelInferRequest, spec: TensorSpec, *, raw: bool, random: Random) -> None:
+    shape = [random.choice((0, 1, 1, 2)) if size == -1 else size for size in spec.shape]
     count = int(np.prod(shape))
     entry = request.inputs.add(name=spec.name, datatype=spec.datatype, shape=shape)
     if raw:
         size = 4 if spec.datatype == BYTES else NUMPY_DTYPE[spec.datatype].itemsize
-        request.raw_input_contents.append(bytes(size * count))
+        data = bytes(size * count) if spec.datatype == BYTES else random.randbytes(size * count)
+        request.raw_input_contents.append(data)
     elif spec.datatype == BYTES:
         entry.contents.bytes_contents.extend([b"a"] * count)
     elif spec.datatype == "FP32":
@@ -267,7 +281,21 @@ class ConnectionTarget:
     def __init__(self) -> None:
         self.seeds: Sequence[bytes] = tuple(_make_connections())
         self._methods = _make_methods()
+        self._messages = MessageTarget()
         self.words: Sequence[bytes] = _FRAMES
+
+    def make(self, random: Random) -> bytes:
+        """Return frames; see ``engine.Target``."""
+        parts = [_SETTINGS]
+        for place in range(random.choice((1, 2, 4))):
+            stream_id = 2 * place + 1
+            if random.random() < 0.6:
+                method = random.choice(("ModelInfer", "ModelInfer", "ModelStreamInfer", "ServerReady"))
+                message = self._messages.make(random)
+                parts += [_head(stream_id, f"{SERVICE}/{method}"), _data(stream_id, message)]
+            else:
+                parts.append(random.choice(_FRAMES))
+        return b"".join(parts)
 
     def check(self, data: bytes) -> Hashable:
         """Compare; see ``engine.Target``."""

@@ -21,7 +21,7 @@ class Mutator:
 
     def mutate(self, random: Random, data: bytes, other: bytes) -> bytes:
         """Return ``data`` after a few changes; ``other`` is another input that pieces may come from."""
-        for _ in range(random.choice((1, 1, 1, 2, 2, 3, 5, 8))):
+        for _ in range(random.choice((1, 1, 1, 1, 1, 2, 2, 3, 6))):
             data = _splice(random, data, other) if random.random() < 0.1 else self._change(random, data)
         return data[:MAX_INPUT_BYTES]
 

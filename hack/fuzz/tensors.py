@@ -8,8 +8,10 @@ the same arrays bit by bit, or the same sentence.
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import product
+from math import prod
+from random import Random
 
-from edgemodel_server.datatypes import BYTES, Tensor, TensorSpec
+from edgemodel_server.datatypes import BYTES, NUMPY_DTYPE, Tensor, TensorSpec
 from edgemodel_server.errors import ApiError
 from edgemodel_server.inference import Signature, parse_infer_request
 from edgemodel_server.layouts import Layouts
@@ -128,6 +130,93 @@ class _Requests:
         return place, _name_kind(strict)
 
 
+_NUMBERS_OF = {
+    "f": (
+        "0",
+        "-0",
+        "1",
+        "-1.5",
+        "0.1",
+        "1e3",
+        "-0.0",
+        "3.4e38",
+        "3.5e38",
+        "5e-324",
+        "1e400",
+        "16777217",
+        "65504",
+    ),
+    "i": (
+        "0",
+        "-0",
+        "1",
+        "-1",
+        "127",
+        "128",
+        "2147483647",
+        "-2147483648",
+        "2147483648",
+        "9223372036854775807",
+        "1.0",
+    ),
+    "u": (
+        "0",
+        "1",
+        "255",
+        "256",
+        "65535",
+        "4294967295",
+        "18446744073709551615",
+        "-1",
+        "1e0",
+        "18446744073709551616",
+    ),
+    "b": ("true", "false", "1", "null"),
+    "O": ('"a"', '""', '"["', '"\\u00e4"', '"\\u0000"', "1", '"]"'),
+}
+
+
+def _make_data(random: Random, spec: TensorSpec, shape: list[int]) -> str:
+    """Return a JSON list for a tensor: flat or nested, of mostly the right length and the right elements."""
+    kind = NUMPY_DTYPE[spec.datatype].kind
+    few = _NUMBERS_OF[kind][:4] if random.random() < 0.7 else _NUMBERS_OF[kind]
+    count = prod(shape) + (random.choice((-1, 1)) if random.random() < 0.05 else 0)
+    values = [random.choice(few) for _ in range(max(0, count))]
+    if len(shape) > 1 and random.random() < 0.3:
+        for size in reversed(shape[1:]):
+            values = [
+                "[" + ",".join(values[at : at + size]) + "]" for at in range(0, len(values), max(1, size))
+            ]
+    return "[" + random.choice((",", ", ", ",\n")).join(values) + "]"
+
+
+def _make_shape(random: Random, spec: TensorSpec) -> list[int]:
+    return [random.choice((0, 1, 1, 2, 3)) if size == -1 else size for size in spec.shape]
+
+
+def _make_wishes(random: Random) -> str:
+    return random.choice((
+        "", "", "", ',"id":"7"', ',"outputs":[{"name":"y"}]', ',"parameters":{"binary_data_output":true}',
+        ',"outputs":[{"name":"z"},{"name":"y","parameters":{"binary_data":true}}]',
+        ',"parameters":{"timeout":5}',
+    ))  # fmt: skip
+
+
+def _make_json(random: Random) -> bytes:
+    place = random.randrange(len(SIGNATURES))
+    entries = []
+    for spec in SIGNATURES[place].inputs.values():
+        shape = _make_shape(random, spec)
+        parts = [
+            f'"name":"{spec.name}"', f'"datatype":"{spec.datatype}"', f'"shape":{shape}',
+            f'"data":{_make_data(random, spec, shape)}',
+        ]  # fmt: skip
+        if random.random() < 0.3:
+            random.shuffle(parts)
+        entries.append("{" + ",".join(parts) + "}")
+    return bytes((place,)) + f'{{"inputs":[{",".join(entries)}]{_make_wishes(random)}}}'.encode()
+
+
 class JsonTarget:
     """Bodies that are all JSON; the first byte of the input chooses what the model takes."""
 
@@ -137,6 +226,10 @@ class JsonTarget:
 
     def __init__(self) -> None:
         self._requests = _Requests()
+
+    def make(self, random: Random) -> bytes:
+        """Return a request; see ``engine.Target``."""
+        return _make_json(random)
 
     def check(self, data: bytes) -> Hashable:
         """Compare; see ``engine.Target``."""
@@ -164,15 +257,37 @@ class BinaryTarget:
         self._requests = _Requests()
         self.seeds: Sequence[bytes] = tuple(_binary_seeds())
 
+    def make(self, random: Random) -> bytes:
+        """Return a request; see ``engine.Target``."""
+        return _make_binary(random)
+
     def check(self, data: bytes) -> Hashable:
         """Compare; see ``engine.Target``."""
         if len(data) < 3:
             return None
         body, length = data[3:], int.from_bytes(data[1:3], "little")
-        # JSON of that length is what mutations rarely keep: three of four times the real end is taken.
-        if data[2] >= 64:
+        if data[2] >= 64:  # no length: the last brace is the end of the JSON
             length = body.rfind(b"}") + 1
         return self._requests.compare(data[0], body, length, length)
+
+
+def _make_binary(random: Random) -> bytes:
+    place = random.randrange(len(SIGNATURES))
+    entries, tail = [], b""
+    for spec in SIGNATURES[place].inputs.values():
+        shape = _make_shape(random, spec)
+        if random.random() < 0.2:
+            data = f'"data":{_make_data(random, spec, shape)}'
+        else:
+            size = 4 if spec.datatype == BYTES else NUMPY_DTYPE[spec.datatype].itemsize
+            raw = (
+                bytes(size * prod(shape)) if spec.datatype == BYTES else random.randbytes(size * prod(shape))
+            )
+            data = f'"parameters":{{"binary_data_size":{len(raw)}}}'
+            tail += raw
+        entries.append(f'{{"name":"{spec.name}","datatype":"{spec.datatype}","shape":{shape},{data}}}')
+    head = f'{{"inputs":[{",".join(entries)}]{_make_wishes(random)}}}'.encode()
+    return bytes((place,)) + len(head).to_bytes(2, "little") + head + tail
 
 
 def _binary_seeds() -> list[bytes]:

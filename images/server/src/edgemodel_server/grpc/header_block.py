@@ -93,7 +93,7 @@ class HeadReader:
             message = f"the header fields are larger than {self._decoder.max_header_list_size} bytes"
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, message) from None
         except (HPACKError, IndexError, ValueError):  # their texts hold addresses of our memory
-            raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "the header block is not valid HPACK") from None
+            raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "the header block is no HPACK") from None
         first = entries[0] if entries else None
         return pairs, len(entries) != before[0] or first is not before[1] or table.maxsize != before[2]
 
