@@ -8,9 +8,9 @@ with ``# EOF``, and has a content type of its own.
 import os
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
-from pathlib import Path
 
 from edgemodel_server.metrics import Histogram
+from edgemodel_server.resident import read_resident_bytes
 
 TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -54,7 +54,7 @@ class Page:
             "process_cpu_seconds_total", "counter", "Processor time used.", [({}, times.user + times.system)]
         )
         self.add(
-            "process_resident_memory_bytes", "gauge", "Memory in use.", [({}, float(_read_resident_bytes()))]
+            "process_resident_memory_bytes", "gauge", "Memory in use.", [({}, float(read_resident_bytes()))]
         )
 
     def render(self) -> bytes:
@@ -96,11 +96,3 @@ def _escape(value: str) -> str:
 
 def _format_number(value: float) -> str:
     return str(int(value)) if value == int(value) else repr(float(value))
-
-
-def _read_resident_bytes() -> int:
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except OSError:
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")

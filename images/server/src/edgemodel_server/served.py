@@ -83,6 +83,7 @@ class ServedModel:
         self.prepared = prepared
         self.failure = None
         self.metrics.loaded = True
+        self.metrics.memory_bytes = prepared.memory_bytes
         self._used = monotonic()
         self._open_lanes(prepared)
         parked, self._parked = self._parked, []
@@ -124,6 +125,7 @@ class ServedModel:
         self._inline_bytes = -1
         self.prepared = replace(prepared, model=UnloadedModel(prepared.model))
         self.metrics.loaded = False
+        self.metrics.memory_bytes = 0
         prepared.model.close()
         del prepared, threads
         give_memory_back()

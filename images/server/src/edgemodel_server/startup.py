@@ -17,7 +17,8 @@ from edgemodel_server.golden import Golden, compare_golden, read_golden
 from edgemodel_server.log import log_warning
 from edgemodel_server.manifest import Source, verify_files
 from edgemodel_server.preprocessing import load_pipeline
-from edgemodel_server.runtimes import LoadOptions, Model, load_model
+from edgemodel_server.resident import read_resident_bytes
+from edgemodel_server.runtimes import LoadOptions, Model, import_runtime, load_model
 from edgemodel_server.tuning import Tuning, tune
 
 if TYPE_CHECKING:
@@ -46,13 +47,15 @@ class Checks:
 class Prepared:
     """A model that passed every check.
 
-    ``stages`` are the seconds that each stage took; ``pictures`` is None for a model that takes tensors only.
+    ``memory_bytes`` is what the process grew by meanwhile, ``stages`` are the seconds that each stage took;
+    ``pictures`` is None for a model that takes tensors only.
     """
 
     model: Model
     sha256: str
     tuning: Tuning
     stages: Mapping[str, float]
+    memory_bytes: int
     pictures: "Pipeline | None" = None
 
     def facts(self) -> dict[str, object]:
@@ -63,6 +66,7 @@ class Prepared:
             "provider": self.model.provider,
             "run_seconds": self.tuning.seconds,
             "max_batch": self.tuning.max_rows,
+            "memory_bytes": self.memory_bytes,
             "stages": seconds,
         }
 
@@ -80,6 +84,8 @@ def prepare(source: Source, checks: Checks) -> Prepared:
     sha256 = verify_files(source)
     marks.append(time.monotonic())
     # 2. the runtime takes them, on the provider that is required
+    import_runtime(source.format, checks.load.runtime)  # what the library takes is not the model's
+    resident = read_resident_bytes()
     model = load_model(source.format, source.path, checks.load)
     if checks.load.provider not in (None, model.provider):
         sentence = f"{checks.load.provider} is required, but the model runs on {model.provider}"
@@ -96,7 +102,8 @@ def prepare(source: Source, checks: Checks) -> Prepared:
     marks.append(time.monotonic())
     names = ("verify", "load", "warm_up", "golden")
     stages = {name: marks[index + 1] - marks[index] for index, name in enumerate(names)}
-    return Prepared(model, sha256, warm_up.tuning, stages, pictures)
+    memory_bytes = max(0, read_resident_bytes() - resident)
+    return Prepared(model, sha256, warm_up.tuning, stages, memory_bytes, pictures)
 
 
 def _warm_up(model: Model, golden: Golden | None, max_rows: int) -> _WarmUp:

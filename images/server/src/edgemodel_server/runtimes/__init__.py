@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 from edgemodel_server.datatypes import Tensor
@@ -67,14 +68,17 @@ def load_model(model_format: str, path: Path, options: LoadOptions) -> Model:
 
     Raises StartError with reason LoadFailed or ProviderMismatch.
     """
-    name = choose_runtime(model_format, options.runtime)
-    runtime = RUNTIMES[name]
+    model: Model = import_runtime(model_format, options.runtime).load(path, options)
+    return model
+
+
+def import_runtime(model_format: str, wanted: str | None) -> ModuleType:
+    """Return the module that loads a format, with its library; raises StartError(LoadFailed)."""
+    name = choose_runtime(model_format, wanted)
     try:
-        module = import_module(f"{__name__}.{runtime.module}")
+        return import_module(f"{__name__}.{RUNTIMES[name].module}")
     except (ImportError, OSError) as error:  # the library is broken, or lacks another one
         raise StartError(Reason.LOAD_FAILED, f"the runtime {name} cannot be used here: {error}") from error
-    model: Model = module.load(path, options)
-    return model
 
 
 def choose_runtime(model_format: str, wanted: str | None) -> str:
