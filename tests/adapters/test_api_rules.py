@@ -236,7 +236,7 @@ REFUSED: dict[str, tuple[str, str, Any, str]] = {
         "AcceleratorClass",
         "runtimes",
         [{"format": "ONNX", "variant": "a", "provider": "CPU", "providerOptions": {"a=b": "c"}}],
-        "the name of a provider option must not hold a `=`",
+        "the name of a provider option has at most 128 characters and must not hold a `=`",
     ),
     "two runtimes for a format": (
         "AcceleratorClass",

@@ -23,8 +23,7 @@ Json = dict[str, Any]
 NAMESPACE = "formats"
 TESTS = Path(__file__).resolve().parents[1]
 WIDTH = 16
-TOLERANCE = 2e-2
-"""Largest relative difference: OpenVINO computes with 16 bits where the processor is faster with them."""
+TOLERANCE = 1e-5
 FORMATS = {"onnx": "ONNX", "tflite": "TFLite", "openvino": "OpenVINO"}
 SERVING: dict[str, Json] = {
     "onnx": {"ports": {"http": 9080, "grpc": 9081}, "batching": {"maxDelayMilliseconds": 1}},

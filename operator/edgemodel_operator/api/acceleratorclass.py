@@ -42,8 +42,11 @@ class RuntimeChoice(Schema):
                 "only TFLite models are computed by a delegate: leave it out for other formats",
             ),
             (
-                "!has(self.providerOptions) || self.providerOptions.all(key, !key.contains('='))",
-                "the name of a provider option must not hold a `=`",
+                (
+                    "!has(self.providerOptions) || "
+                    "self.providerOptions.all(key, key.size() <= 128 && !key.contains('='))"
+                ),
+                "the name of a provider option has at most 128 characters and must not hold a `=`",
             ),
         )
     )
@@ -82,8 +85,8 @@ class RuntimeChoice(Schema):
     def _require_options_that_fit(self) -> Self:
         if self.delegate is not None and self.format is not ModelFormat.TFLITE:
             raise ValueError("only TFLite models are computed by a delegate")
-        if any("=" in key for key in self.provider_options):
-            raise ValueError("the name of a provider option must not hold a `=`")
+        if any("=" in key or len(key) > 128 for key in self.provider_options):
+            raise ValueError("the name of a provider option has at most 128 characters and no `=`")
         return self
 
 
