@@ -376,6 +376,7 @@ def test_the_crds_are_templates_and_stay_when_the_chart_goes(objects: Objects) -
         ({"modelNamespaces": ["Not A Name"]}, "modelNamespaces"),
         ({"modelNamespaces": [{"name": "plant-b", "secrets": []}]}, "modelNamespaces"),
         ({"acceleratorClasses": [{"name": "x"}]}, "spec"),
+        ({"acceleratorClasses": [{"name": "x", "spec": {"sharing": "Shared"}}]}, "runtimes"),
         ({"logLevel": "LOUD"}, "logLevel"),
         ({"operator": {"replicas": 2}}, "replicas"),
         ({"admission": {"replicas": 0}}, "replicas"),
