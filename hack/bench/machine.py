@@ -12,7 +12,7 @@ SERVER_CORES = frozenset({0})
 CLIENT_CORES = frozenset({1})
 BOTH_CORES = SERVER_CORES | CLIENT_CORES
 
-_AUTOGROUP_NICE = -15
+_AUTOGROUP_NICE = -20
 
 
 class BenchError(Exception):
