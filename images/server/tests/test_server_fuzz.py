@@ -9,7 +9,7 @@ from fuzz.mutation import MAX_INPUT_BYTES, Mutator
 from fuzz.targets import SHARES, TARGETS
 
 JSON_HEAD = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1,4],"data":'
-COUNTS = {"json": 15_000, "binary": 15_000, "http": 5000, "grpc-message": 8000, "grpc-http2": 2000}
+COUNTS = {"json": 8000, "binary": 8000, "http": 2500, "grpc-message": 4000, "grpc-http2": 1000}
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -29,6 +29,9 @@ def test_every_way_in_stands_a_slice_of_noise(name: str) -> None:
         # simdjson lists a key with a NUL, but does not find it.
         ("json", b'\0{"a\\u0000b":1,"inputs":[]}'),
         ("json", b'\0{"inputs":[{"\\u0000":1}]}'),
+        # numpy takes no shape whose other sizes are huge, though there is nothing in it.
+        ("json", b'\6{"inputs":[{"name":"x","datatype":"FP64","shape":[18446744073709551615,0],"data":[]}]}'),
+        ("json", b'\6{"inputs":[{"name":"x","datatype":"FP64","shape":[0,4611686018427387904],"data":[]}]}'),
         # The text of hpack's error is a memory address, which the client was told.
         ("grpc-http2", b"\0\0\0\4\0\0\0\0\0\0\0\x0c\1\5\0\0\0\1\0" + b"\xff" * 11),
     ],

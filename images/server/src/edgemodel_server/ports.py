@@ -28,7 +28,7 @@ class Ports:
         self._loop = loop
         self._host = settings.host
         self._access_log = None if settings.access_log is None else AccessLog(loop, settings.access_log)
-        limits = Limits(max_body_bytes=settings.max_body_bytes)
+        limits = Limits(settings.max_connections, max_body_bytes=settings.max_body_bytes)
         self._http = Endpoint(loop, app.handle, limits)
         if self._access_log is not None:
             self._http.log_requests(self._access_log)

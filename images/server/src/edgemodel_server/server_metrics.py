@@ -34,6 +34,9 @@ def add_http(page: Page, endpoint: Endpoint) -> None:
     page.add("edgemodel_server_http_responses_total", "counter", "Responses by class of status.",
              [({"code": code}, count) for code, count in endpoint.responses.items()])  # fmt: skip
     page.add("edgemodel_server_connections", "gauge", "Open connections.", [({}, len(endpoint.connections))])
+    page.add("edgemodel_server_crowded_connections_total", "counter",
+             "Connections that came when there were as many as may be.",
+             [({}, endpoint.crowded)])  # fmt: skip
 
 
 def _add_server(page: Page, reasons: set[Reason]) -> None:

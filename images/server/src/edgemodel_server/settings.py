@@ -47,6 +47,7 @@ class Settings:
     delegate: Path | None
     drain_seconds: float
     max_body_bytes: int
+    max_connections: int
     max_picture_pixels: int
     max_queue: int
     threads: int | None
@@ -88,6 +89,7 @@ def parse_settings(argv: Sequence[str]) -> Settings:
         delegate=options.delegate,
         drain_seconds=options.drain_seconds,
         max_body_bytes=options.max_body_bytes,
+        max_connections=options.max_connections,
         max_picture_pixels=options.max_picture_pixels,
         max_queue=options.max_queue,
         threads=options.threads,
@@ -143,6 +145,9 @@ def _make_parser() -> argparse.ArgumentParser:
         help="largest request body (default: %(default)s)")  # fmt: skip
     add("--max-picture-pixels", type=_parse_positive, default=1 << 24, metavar="N",
         help="largest width times height of a picture (default: %(default)s)")  # fmt: skip
+    add("--max-connections", type=_parse_positive, default=1024, metavar="N",
+        help="HTTP connections at once; then idle ones make room for new ones "
+             "(default: %(default)s)")  # fmt: skip
     add("--max-queue", type=_parse_positive, default=64, metavar="N",
         help="requests that may wait per model before 503 (default: %(default)s)")  # fmt: skip
     add("--threads", type=_parse_positive, default=None, metavar="N",

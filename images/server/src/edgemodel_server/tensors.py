@@ -15,12 +15,16 @@ from edgemodel_server.datatypes import BYTES, JSON_TYPES, NUMPY_DTYPE, Tensor
 from edgemodel_server.errors import ApiError
 
 _LENGTH = struct.Struct("<I")
+_MAX_EMPTY = 1 << 26
+"""The product of the other sizes where one is 0: no data bounds it, and a model may fill an output of it."""
 
 
 def parse_shape(name: str, value: object) -> tuple[int, ...]:
     """Return the shape of a request tensor, or refuse it: a list of non-negative integers."""
     if not isinstance(value, list) or any(type(size) is not int or size < 0 for size in value):
         raise ApiError(400, f'tensor "{name}": shape must be a list of non-negative integers')
+    if 0 in value and prod(size or 1 for size in value) > _MAX_EMPTY:
+        raise ApiError(400, f'tensor "{name}": shape {value} is too large for a tensor without elements')
     return tuple(value)
 
 

@@ -34,6 +34,7 @@ _LIST_HEADERS = frozenset({b"accept", b"traceparent", b"tracestate"})
 """Given twice they are one list, as RFC 9110 has it."""
 
 _KEPT_HEADERS = _SINGLE_HEADERS | _LIST_HEADERS
+_HEALTH = b"/v2/health/"
 _CLOSE = b"Connection: close\r\n"
 _KEEP_ALIVE = b"Connection: keep-alive\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -92,6 +93,7 @@ class Connection(asyncio.Protocol):
         self._lingering = False
         self._advancing = False
         self._repeatable: RepeatableHead | None = None
+        self.probes_only = False  # there is room for one question after our health, and for nothing else
 
     # -- transport callbacks ---------------------------------------------------------------------------------
 
@@ -212,6 +214,8 @@ class Connection(asyncio.Protocol):
         request.http_1_0 = version == "1.0"
         if version not in ("1.0", "1.1"):
             raise _RefusedError(505, "the supported versions are HTTP/1.0 and HTTP/1.1")
+        if self.probes_only and not request.path.startswith(_HEALTH):
+            raise _RefusedError(503, "too many connections are open: use fewer, or try again")
         _require_plain_body(request, self._limits.max_body_bytes)
         expect = request.headers.get(b"expect")
         if expect is None or request.http_1_0:
@@ -233,7 +237,7 @@ class Connection(asyncio.Protocol):
         """Queue the request."""
         request = self._parsing
         request.received = monotonic()
-        request.keep_alive = self._parser.should_keep_alive()
+        request.keep_alive = self._parser.should_keep_alive() and not self.probes_only
         chunks = request.chunks
         request.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
@@ -350,10 +354,16 @@ class Connection(asyncio.Protocol):
         self._lingering = True
         transport.write_eof()
 
+    @property
+    def idle_since(self) -> float | None:
+        """Since when (monotonic) nothing has been under way; None while a request is, in any state."""
+        busy = self._incoming or self._current or self._waiting or self._lingering
+        gone = self._transport is None or self._transport.is_closing()
+        return None if busy or gone else self._since
+
     def close_if_idle(self) -> None:
         """Close unless a request is under way in any state."""
-        busy = self._incoming is not None or self._current is not None or bool(self._waiting)
-        if self._transport is not None and not busy and not self._lingering:
+        if self._transport is not None and self.idle_since is not None:
             self._transport.close()
 
     def abort(self) -> None:

@@ -27,6 +27,8 @@ class Endpoint:
         self.limits = limits
         self.heads = HeadWriter()
         self.connections: set[Connection] = set()
+        self.crowded = 0
+        """How many connections were opened when there were as many as may be."""
         self.draining = False
         self.access_log: AccessLog | None = None
         self.responses = {f"{first}xx": 0 for first in (2, 4, 5)}
@@ -61,6 +63,21 @@ class Endpoint:
         """Take note of a new connection."""
         self.connections.add(connection)
         self._empty.clear()
+        if len(self.connections) > self.limits.max_connections:
+            self._make_room(connection)
+
+    def _make_room(self, new: "Connection") -> None:
+        """Close what has been idle for longest; where nothing is, leave the new connection to probes only."""
+        self.crowded += 1
+        idle = [one for one in self.connections if one is not new and one.idle_since is not None]
+        longest = min(idle, key=lambda one: one.idle_since or 0.0, default=None)
+        if longest is not None:
+            longest.close_if_idle()
+            self.connections.discard(longest)  # it ends in a moment: the next one must not find it again
+        elif len(self.connections) > self.limits.max_connections + self.limits.spare_connections:
+            new.abort()
+        else:
+            new.probes_only = True
 
     def closed(self, connection: "Connection") -> None:
         """Forget a connection that ended."""

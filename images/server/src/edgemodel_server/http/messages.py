@@ -17,12 +17,17 @@ TEXT = b"text/plain; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one connection may cost. Bytes and seconds.
+    """What one connection may cost, in bytes and seconds, and how many there may be.
+
+    Beyond ``max_connections`` there is room for ``spare_connections`` that may only ask for the health: a
+    liveness probe that is refused would have a busy server restarted.
 
     A request body may take ``head_seconds`` plus its size over ``min_bytes_per_second``; the same pace is
     asked of a client that reads an answer.
     """
 
+    max_connections: int = 1024
+    spare_connections: int = 32
     max_head_bytes: int = 16 << 10
     max_body_bytes: int = 64 << 20
     head_seconds: float = 10.0
