@@ -190,6 +190,7 @@ def test_a_server_with_two_runtimes(models: ModelMaker, tmp_path: Path, start_se
         "--model", ir, "--model", onnx, "--model", f"again={onnx}", "--runtime", "again=openvino", until=()
     )
     while server.ask("GET", "/v2/health/ready").status != 200:
+        assert "model not ready" not in [line["event"] for line in server.log], server.log
         time.sleep(0.1)
     document = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [0.1, 0.2, 0.3, 0.4]}]}
     platforms = {

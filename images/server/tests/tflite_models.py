@@ -53,10 +53,17 @@ class Graph:
         parameters.scale, parameters.zeroPoint = [scale], [zero_point]
         self.part.tensors[tensor].quantization = parameters
 
-    def operate(self, code: int, inputs: Sequence[int], outputs: Sequence[int], options: Any = None) -> None:
-        """Add an operator; ``options`` is the schema's table for it."""
+    def operate(
+        self,
+        code: int,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        options: Any = None,
+        custom: str | None = None,
+    ) -> None:
+        """Add an operator; ``options`` is the schema's table for it, ``custom`` the name of one without."""
         operator = schema.OperatorT()
-        operator.opcodeIndex = self.model.use_operator(code)
+        operator.opcodeIndex = self.model.use_operator(code, custom)
         operator.inputs, operator.outputs = list(inputs), list(outputs)
         if options is not None:
             table = type(options).__name__.removesuffix("T")
@@ -87,7 +94,7 @@ class TfliteMaker:
         self._model.buffers.append(buffer)
         return len(self._model.buffers) - 1
 
-    def use_operator(self, code: int, custom: str | None = None) -> int:
+    def use_operator(self, code: int, custom: str | None) -> int:
         entry = schema.OperatorCodeT()
         entry.builtinCode, entry.deprecatedBuiltinCode, entry.version = code, min(code, 127), 1
         entry.customCode = custom
@@ -179,6 +186,16 @@ def save_dequantize(path: Path) -> Path:
     graph.quantize(x, 0.5, -3)
     y = graph.tensor("y", KINDS["FP32"], [-1, 4])
     graph.operate(schema.BuiltinOperator.DEQUANTIZE, [x], [y])
+    graph.part.inputs, graph.part.outputs = [x], [y]
+    return maker.save(path)
+
+
+def save_custom(path: Path, operation: str) -> Path:
+    """x: FP32 [2] -> y: FP32 [2], by an operation that only a delegate could know."""
+    maker = TfliteMaker()
+    graph = maker.graph()
+    x, y = graph.tensor("x", KINDS["FP32"], [2]), graph.tensor("y", KINDS["FP32"], [2])
+    graph.operate(schema.BuiltinOperator.CUSTOM, [x], [y], custom=operation)
     graph.part.inputs, graph.part.outputs = [x], [y]
     return maker.save(path)
 

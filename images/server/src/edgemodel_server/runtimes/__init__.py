@@ -92,7 +92,5 @@ def choose_runtime(model_format: str, wanted: str | None) -> str:
         if find_spec(RUNTIMES[name].library) is not None:
             return name
     needed = " or ".join(RUNTIMES[name].install for name in candidates)
-    sentence = (
-        f"no runtime for {model_format} models is installed here ({', '.join(candidates)}): install {needed}"
-    )
+    sentence = f"no {' or '.join(candidates)} for {model_format} models is installed here: install {needed}"
     raise StartError(Reason.LOAD_FAILED, sentence)

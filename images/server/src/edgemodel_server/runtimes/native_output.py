@@ -1,12 +1,14 @@
 """What native libraries write to standard error, where every line of ours is JSON: caught, and logged."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from edgemodel_server.log import log_warning
 
 _STDERR = 2
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _NOISE = b"INFO:"
 
 
@@ -32,4 +34,4 @@ def logged_native_output() -> Iterator[None]:
             if line.startswith(b'{"time"'):
                 os.write(_STDERR, line + b"\n")
             elif line.strip() and not line.startswith(_NOISE):
-                log_warning("runtime output", text=line.decode(errors="replace"))
+                log_warning("runtime output", text=_COLOUR.sub("", line.decode(errors="replace")))

@@ -18,6 +18,7 @@ from edgemodel_server.datatypes import BYTES, Tensor, TensorSpec
 from edgemodel_server.errors import ApiError, Reason, StartError
 from edgemodel_server.inference import Signature
 from edgemodel_server.runtimes import LoadOptions
+from edgemodel_server.runtimes.native_output import logged_native_output
 from edgemodel_server.runtimes.onnx_external import check_external_data
 from edgemodel_server.runtimes.onnx_providers import CPU, check_placement, choose_provider, record_placement
 from edgemodel_server.runtimes.onnx_slot import OnnxSlot
@@ -38,7 +39,10 @@ _DATATYPES: Mapping[str, str] = {
     "tensor(double)": "FP64",
     "tensor(string)": BYTES,
 }
-_ONLY_ERRORS = 3  # ONNX Runtime's own log level; its warnings are not JSON and tell a user nothing
+_ERROR, _FATAL = (
+    3,
+    4,
+)  # ONNX Runtime's own log levels; what a session would log as an error, it raises as well
 
 
 class OnnxModel:
@@ -84,9 +88,9 @@ def load(path: Path, options: LoadOptions) -> OnnxModel:
     """Load an ONNX file; raises StartError (LoadFailed, ProviderMismatch)."""
     provider = choose_provider(options)
     check_external_data(path)
-    ort.set_default_logger_severity(_ONLY_ERRORS)
+    ort.set_default_logger_severity(_ERROR)
     settings = ort.SessionOptions()
-    settings.log_severity_level = _ONLY_ERRORS
+    settings.log_severity_level = _FATAL
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -94,7 +98,8 @@ def load(path: Path, options: LoadOptions) -> OnnxModel:
     record_placement(settings, provider)
     chosen = [(provider, dict(options.provider_options))]
     try:
-        session = ort.InferenceSession(str(path), settings, providers=chosen, enable_fallback=0)
+        with logged_native_output():
+            session = ort.InferenceSession(str(path), settings, providers=chosen, enable_fallback=0)
         check_placement(session, provider, options)
         return OnnxModel(session, provider)
     except StartError:
