@@ -204,6 +204,14 @@ def test_refusals(
     assert sentence in reply.json["error"]
 
 
+def test_a_picture_that_does_not_say_what_it_is(server: ServerProcess) -> None:
+    for file_format in ("JPEG", "PNG"):
+        reply = send(server, encode(draw(20, 20), file_format), "application/x-www-form-urlencoded")
+        assert reply.status == 400
+        want = f"the request is not valid JSON, but a {file_format}: send it as image/{file_format.lower()}"
+        assert reply.json["error"] == want
+
+
 def test_pictures_are_counted(server: ServerProcess) -> None:
     series = 'edgemodel_server_inference_requests_total{{model="cats",result="{}"}}'
     names = [series.format(result) for result in ("ok", "refused")]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgemodel_server.errors import ApiError
-from edgemodel_server.picture_requests import PictureQueue, PictureTask, Prepared
+from edgemodel_server.picture_requests import PictureInput, PictureQueue, PictureTask
 from edgemodel_server.preprocessing.geometry import Placement
 from edgemodel_server.preprocessing.media import Encoding, PictureType
 from edgemodel_server.preprocessing.pipeline import Pipeline
@@ -25,7 +25,7 @@ class Gate:
         self.threads: list[int] = []
         self.error: Exception | None = None
 
-    def make_input(self, body: bytes, kind: PictureType, max_pixels: int) -> Prepared:
+    def make_input(self, body: bytes, kind: PictureType, max_pixels: int) -> PictureInput:
         self.threads.append(threading.get_ident())
         assert self.open.wait(60)
         if self.error is not None:
@@ -39,7 +39,7 @@ class Desk:
     def __init__(self) -> None:
         self.gate = Gate()
         self.queue = PictureQueue(Workers(asyncio.get_running_loop(), 1), 2, 100)
-        self.outcomes: asyncio.Queue[Prepared | ApiError] = asyncio.Queue()
+        self.outcomes: asyncio.Queue[PictureInput | ApiError] = asyncio.Queue()
 
     def put(self) -> PictureTask:
         pipeline = cast("Pipeline", self.gate)
@@ -47,7 +47,7 @@ class Desk:
         self.queue.put(task)
         return task
 
-    async def next(self) -> Prepared | ApiError:
+    async def next(self) -> PictureInput | ApiError:
         async with asyncio.timeout(60):
             return await self.outcomes.get()
 

@@ -14,6 +14,7 @@ import orjson
 from edgemodel_server.datatypes import NUMPY_DTYPE, Tensor, TensorSpec
 from edgemodel_server.errors import ApiError
 from edgemodel_server.json_requests import decode_data, split_request
+from edgemodel_server.preprocessing.media import recognize
 from edgemodel_server.raw_body import decode_raw_body
 from edgemodel_server.tensors import decode_binary, decode_json, parse_shape
 
@@ -120,7 +121,9 @@ def _parse_object(text: bytes | memoryview) -> dict[str, Any]:
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise ApiError(400, f"the request is not valid JSON: {error}") from None
+        picture = recognize(text)
+        told = f": {error}" if picture is None else f", but a {picture}: send it as image/{picture.lower()}"
+        raise ApiError(400, "the request is not valid JSON" + told) from None
     if not isinstance(document, dict):
         raise ApiError(400, "the request must be a JSON object")
     return document

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = b"content-type"
 
-Prepared: TypeAlias = tuple[Tensor, Placement]
+PictureInput: TypeAlias = tuple[Tensor, Placement]
 """The model's input, and how the picture was laid into it."""
 
 
@@ -44,7 +44,7 @@ class PictureTask:
         pipeline: "Pipeline",
         body: bytes,
         kind: PictureType,
-        then: Callable[[Prepared | ApiError], None],
+        then: Callable[[PictureInput | ApiError], None],
     ) -> None:
         self.pipeline = pipeline
         self.body = body
@@ -87,7 +87,7 @@ class PictureQueue:
         outcome = ApiError(503, "the client went away") if task.lost else self._make_input(task)
         self._workers.loop.call_soon_threadsafe(self._settle, task, outcome, monotonic() - started)
 
-    def _make_input(self, task: PictureTask) -> Prepared | ApiError:
+    def _make_input(self, task: PictureTask) -> PictureInput | ApiError:
         try:
             return task.pipeline.make_input(task.body, task.kind, self._max_pixels)
         except ApiError as error:
@@ -96,7 +96,7 @@ class PictureQueue:
             log_exception("reading a picture failed", error=str(error))
             return ApiError(500, "the picture could not be read: the server's log has the details")
 
-    def _settle(self, task: PictureTask, outcome: Prepared | ApiError, seconds: float) -> None:
+    def _settle(self, task: PictureTask, outcome: PictureInput | ApiError, seconds: float) -> None:
         self._waiting -= 1
         if not task.lost:
             self._seconds.observe(seconds)
@@ -119,7 +119,7 @@ class PictureInference:
             kind = parse_picture_type(request.headers[CONTENT_TYPE])
             wish = parse_wish(request.path, pipeline.classes, signature)
 
-            def submit(outcome: Prepared | ApiError) -> None:
+            def submit(outcome: PictureInput | ApiError) -> None:
                 self._submit(request, pipeline, wish, outcome)
 
             task = PictureTask(pipeline, request.body, kind, submit)
@@ -149,7 +149,7 @@ class PictureInference:
         request.answer(error_response(error.status, error.message))
 
     def _submit(
-        self, request: Request, pipeline: "Pipeline", wish: Wish, outcome: Prepared | ApiError
+        self, request: Request, pipeline: "Pipeline", wish: Wish, outcome: PictureInput | ApiError
     ) -> None:
         """Compute what became of a picture."""
         if isinstance(outcome, ApiError):

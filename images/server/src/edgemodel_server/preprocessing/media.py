@@ -24,6 +24,7 @@ class Encoding(StrEnum):
     RAW = "raw picture"
 
 
+_MAGIC = {Encoding.JPEG: b"\xff\xd8\xff", Encoding.PNG: b"\x89PNG\r\n\x1a\n"}
 _ENCODINGS = {"jpeg": Encoding.JPEG, "jpg": Encoding.JPEG, "png": Encoding.PNG, "x-raw": Encoding.RAW}
 
 
@@ -47,6 +48,11 @@ class PictureType:
     encoding: Encoding
     size: tuple[int, int] = (0, 0)
     raw_format: RawFormat = RawFormat.RGB
+
+
+def recognize(body: bytes | memoryview) -> Encoding | None:
+    """Return which kind of file a body is by its first bytes, if it is one of a picture."""
+    return next((kind for kind, magic in _MAGIC.items() if body[: len(magic)] == magic), None)
 
 
 def is_picture(content_type: bytes) -> bool:

@@ -16,14 +16,13 @@ from PIL.PngImagePlugin import PngImageFile
 
 from edgemodel_server.errors import ApiError
 from edgemodel_server.preprocessing.geometry import Placement, Size, place
-from edgemodel_server.preprocessing.media import Encoding, PictureType, RawFormat
+from edgemodel_server.preprocessing.media import Encoding, PictureType, RawFormat, recognize
 from edgemodel_server.preprocessing.schema import Color, Interpolation, Preprocessing
 
 # Standard error is for the server's log: Pillow must not write about odd metadata there.
 warnings.filterwarnings("ignore", module="PIL")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
-_MAGIC = {Encoding.JPEG: b"\xff\xd8\xff", Encoding.PNG: b"\x89PNG\r\n\x1a\n"}
 _START_OF_SCAN = b"\xff\xda"
 _MAX_SCANS = 100
 """Encoders write a dozen. Each scan of a progressive JPEG visits every pixel, however few bytes it has:
@@ -100,8 +99,8 @@ def _open_raw(body: bytes, kind: PictureType) -> Image.Image:
 
 def _open_encoded(body: bytes, encoding: Encoding) -> Image.Image:
     """Read the header only."""
-    if not body.startswith(_MAGIC[encoding]):
-        found = next((other for other, magic in _MAGIC.items() if body.startswith(magic)), None)
+    found = recognize(body)
+    if found is not encoding:
         told = f"it is a {found}: say so in Content-Type" if found else "the body must be the file itself"
         raise ApiError(400, f"the body is no {encoding}: {told}")
     try:
