@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgemodel_operator.api.edgemodel import Placement as PlacementSpec
-from edgemodel_operator.core.placement import Placement, Rung, place
+from edgemodel_operator.core.placement import CPU_CLASS, Placement, Rung, place
+from edgemodel_operator.generate import ROOT
+from edgemodel_operator.settings import NamedClass
 from support.builders import NPU_RESOURCE, NodeBuilder, make_node
 
 NPU = Rung("npu", {}, NPU_RESOURCE)
@@ -107,3 +110,9 @@ def test_the_answer_does_not_depend_on_the_order_of_the_nodes(listed: list[str],
     one, other = (placed(*map(make_node, order)) for order in (listed, shuffled))
     assert one == other
     assert [item.node.name for item in one.placed] == sorted(listed)
+
+
+def test_the_cpu_class_of_the_chart_is_the_one_that_always_exists() -> None:
+    values = yaml.safe_load((ROOT / "charts/edgemodel-operator/values.yaml").read_text(encoding="utf-8"))
+    (shipped,) = (NamedClass.model_validate(raw) for raw in values["acceleratorClasses"])
+    assert (shipped.name, shipped.spec) == ("cpu", CPU_CLASS)
