@@ -4,7 +4,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from grpc_targets import Connection, decode_infer, feed_connection, feed_messages, served, signature
+from grpc_targets import Connection, decode_infer, feed_connection, feed_messages, learns, signature
 from hpack import Encoder
 from http2_peer import REQUEST, body_of, cut_frames
 from hypothesis import given
@@ -146,9 +146,8 @@ def test_a_remembered_request_means_what_the_strict_path_says(
     specs = {name: spec for name, spec in signature().inputs.items() if name != "BYTES"}
     numeric = Signature(specs, specs)
     message = good_request(np.ones((first, 2), "<f4"), np.ones((second, 2), "i1"))
-    parsed = parse_message(message)
     plans = Plans()
-    assert plans.learn(message, parsed, parse_request(parsed, numeric), served(), numeric) is not None
+    assert learns(plans, message, numeric)
     changed = bytearray(message)
     changed[data.draw(st.integers(0, len(message) - 1))] ^= data.draw(st.integers(1, 255))
     found = plans.find(bytes(changed))
@@ -168,12 +167,11 @@ def test_what_is_not_remembered() -> None:
     spec = {"FP32": signature().inputs["FP32"]}
     only = Signature(spec, spec)
 
-    def learns(message: bytes) -> bool:
-        parsed = parse_message(message)
-        return Plans().learn(message, parsed, parse_request(parsed, only), served(), only) is not None
-
-    assert learns(fp32)
-    assert not learns(fp32 + pb.ModelInferRequest(model_name="late").SerializeToString())
-    assert not learns(fp32 + pb.ModelInferRequest(id="1").SerializeToString())
-    # the last field is an unknown one whose bytes look like the raw contents
-    assert not learns(fp32 + b"\xfa\x01\x0a" + b"\x3a\x08" + bytes(8))
+    assert learns(Plans(), fp32, only)
+    late = pb.ModelInferRequest(model_name="late").SerializeToString()
+    named = pb.ModelInferRequest(id="1").SerializeToString()
+    look_alike = (
+        b"\xfa\x01\x0a" + b"\x3a\x08" + bytes(8)
+    )  # a field that nobody knows, as if it were the tensor
+    for tail in (late, named, look_alike):
+        assert not learns(Plans(), fp32 + tail, only)

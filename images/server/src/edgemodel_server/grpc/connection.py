@@ -1,15 +1,14 @@
 """A socket bound to the state machine of its HTTP/2 connection; slow and silent clients are noticed here."""
 
 import asyncio
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 from edgemodel_server.grpc.frames import ErrorCode
-from edgemodel_server.grpc.header_block import Head
 from edgemodel_server.grpc.http2 import Http2, Http2Limits
 from edgemodel_server.grpc.messages import Budget
 from edgemodel_server.grpc.rpc import Client
-from edgemodel_server.grpc.stream import Receiver, Stream
 from edgemodel_server.http.access import format_peer
 from edgemodel_server.override import override
 
@@ -70,17 +69,26 @@ class Connection(asyncio.Protocol):
                 transport.write(_NOT_HTTP2)
                 self._linger(transport)
                 return
+            accept = partial(self._endpoint.switchboard.accept, client=self._client)
             limits = Http2Limits(max_head_bytes=self._limits.max_head_bytes)
-            http2 = self._http2 = Http2(self._write, self._accept, limits)
+            http2 = self._http2 = Http2(transport.write, accept, limits)
         http2.receive(data)
         if http2.ended or http2.idle_and_gone:
             self._linger(transport)
 
     def _linger(self, transport: asyncio.Transport) -> None:
         """Shut our side, and drop what comes: closing at once could destroy our last words on their way."""
+        if self._http2 is not None:
+            self._http2.abandon()
         if self._ended is None:
             self._ended = monotonic()
             transport.write_eof()
+
+    @override
+    def eof_received(self) -> None:
+        """End: a client that cannot widen its windows any more cannot be answered."""
+        if self._http2 is not None:
+            self._http2.abandon()
 
     @override
     def pause_writing(self) -> None:
@@ -96,13 +104,6 @@ class Connection(asyncio.Protocol):
             self._http2.outbox.writable = True
             self._http2.outbox.flush()
 
-    def _write(self, data: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(data)
-
-    def _accept(self, stream: Stream, head: Head) -> Receiver:
-        return self._endpoint.switchboard.accept(stream, head, self._client)
-
     # -- time ------------------------------------------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
@@ -111,7 +112,7 @@ class Connection(asyncio.Protocol):
         if transport is None:
             return
         if self._is_late(transport, now) or (http2 is not None and self._is_stuck(http2, now)):
-            transport.abort()
+            self.abort()
         elif http2 is not None and not http2.ended:
             http2.allowance.refill()
             self._sweep_streams(http2, now)
@@ -175,5 +176,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Cut the connection."""
+        if self._http2 is not None:
+            self._http2.abandon()  # first: what is written to a transport that is cut raises an error
         if self._transport is not None:
             self._transport.abort()

@@ -12,6 +12,9 @@ ALLOWANCE = 2000
 """How many frames that cost a client less than us it may send in a row, and in a second without work."""
 
 
+_unpack = frames.FRAME_HEADER.unpack_from
+
+
 class Allowance:
     """What a client may do that is legal, but leads to nothing: PING, SETTINGS, resets, empty frames …
 
@@ -72,21 +75,21 @@ class FrameReader:
         if self._rest:
             data = self._rest + data
         position = self._skip_preface(data) if not self._began else 0
-        end = len(data)
-        while end - position >= frames.HEADER_BYTES and self._began and not self._stopped:
-            length = data[position] << 16 | data[position + 1] << 8 | data[position + 2]
+        last = len(data) - frames.HEADER_BYTES if self._began else -1
+        while position <= last and not self._stopped:
+            high, low, kind, flags, stream_id = _unpack(data, position)
+            length = high << 16 | low
             if length > self._max_frame_bytes:
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a frame is larger than MAX_FRAME_SIZE")
             begin = position + frames.HEADER_BYTES
-            if begin + length > end:
+            if begin + length > len(data):
                 break
-            stream_id = int.from_bytes(data[position + 5 : begin], "big") & frames.MAX_WINDOW
-            kind, flags = data[position + 3], data[position + 4]
             position = begin + length
+            payload = data[begin:position]
             if self._block is None and (kind != frames.HEADERS or flags & frames.END_HEADERS):
-                self._handle(kind, flags, stream_id, data[begin:position])
+                self._handle(kind, flags, stream_id & frames.MAX_WINDOW, payload)
             else:
-                self._read_block(kind, flags, stream_id, data[begin:position])
+                self._read_block(kind, flags, stream_id & frames.MAX_WINDOW, payload)
         self._rest = data[position:]
 
     def stop(self) -> None:

@@ -4,6 +4,7 @@ Source: RFC 9113, sections 4 (frames), 6 (frame definitions) and 7 (error codes)
 """
 
 from enum import IntEnum
+from functools import lru_cache
 from struct import Struct
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -22,6 +23,9 @@ END_STREAM = ACK = 0x01
 END_HEADERS = 0x04
 PADDED = 0x08
 HAS_PRIORITY = 0x20
+
+FRAME_HEADER = Struct(">BHBBI")
+"""The length in two pieces (its high byte, then the rest), type, flags, and the stream."""
 
 _LENGTH_TYPE_FLAGS = Struct(">BHBB")
 _SETTING = Struct(">HI")
@@ -72,6 +76,7 @@ class StreamFault(Exception):  # noqa: N818 - as above
         self.code = code
 
 
+@lru_cache(maxsize=1024)  # servers repeat themselves
 def begin_frame(kind: int, flags: int, length: int) -> bytes:
     """Return the first five bytes of a frame: the stream's number and the payload follow."""
     return _LENGTH_TYPE_FLAGS.pack(length >> 16, length & 0xFFFF, kind, flags)

@@ -9,7 +9,6 @@ bytes may mean something else.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from hpack import Decoder
 from hpack.exceptions import HPACKError, OversizedHeaderListError
@@ -32,12 +31,18 @@ class MalformedHeadError(ValueError):
     """The fields are no request by RFC 9113, section 8: an error of the stream."""
 
 
-@dataclass(frozen=True, slots=True)
 class Head:
-    """The fields of a request, or of its trailers; the first one of each name counts."""
+    """The fields of a request, or of its trailers; the first one of each name counts.
 
-    fields: dict[bytes, bytes]
-    content_length: int | None = None
+    Heads are kept and come again: ``route`` is for whoever wants to keep what a head means to it.
+    """
+
+    __slots__ = ("content_length", "fields", "route")
+
+    def __init__(self, fields: dict[bytes, bytes], content_length: int | None = None) -> None:
+        self.fields = fields
+        self.content_length = content_length
+        self.route: object = None
 
     @property
     def method(self) -> bytes:

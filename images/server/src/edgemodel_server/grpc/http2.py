@@ -5,7 +5,7 @@ stream (RST_STREAM) or the connection (GOAWAY).
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgemodel_server.grpc import frames
@@ -15,7 +15,6 @@ from edgemodel_server.grpc.header_block import Head, HeadReader, MalformedHeadEr
 from edgemodel_server.grpc.outbox import Outbox
 from edgemodel_server.grpc.stream import Receiver, Stream
 
-_EARNED_BY_SENDING = 8
 _SMALL_DATA_BYTES = 64
 _PAST_STREAMS = 256
 
@@ -50,7 +49,7 @@ class Http2:
             max_head_bytes=limits.max_head_bytes,
         )
         self._heads = HeadReader(limits.max_head_bytes)
-        self.outbox = Outbox(write, self._finish_local)
+        self.outbox = Outbox(write, self._finish_local, self.allowance)
         self.streams: dict[int, Stream] = {}
         self.ended = False
         self.settled = False  # the client's first SETTINGS came
@@ -293,14 +292,6 @@ class Http2:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"{what} for the idle stream {stream_id}")
 
     # -- sending and ending ----------------------------------------------------------------------------------
-
-    def send(
-        self, stream: Stream, head: bytes | None, body: Sequence[bytes | memoryview], trailers: bytes | None
-    ) -> None:
-        """See ``Stream.send``."""
-        self.allowance.earn(_EARNED_BY_SENDING)
-        if not self.ended:
-            self.outbox.send(stream, head, body, trailers)
 
     def _finish_local(self, stream: Stream) -> None:
         """Close a stream whose answer is sent; if its request still goes on, say that nobody listens."""

@@ -4,15 +4,18 @@ Source: Open Inference Protocol v2, ``ModelInferResponse``; protobuf encoding, "
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
-from edgemodel_server.datatypes import Tensor
+from edgemodel_server.datatypes import BYTES, Tensor
 from edgemodel_server.grpc.protos.inference_pb2 import ModelInferResponse
 from edgemodel_server.inference import InferRequest, Signature
 from edgemodel_server.tensors import encode_binary
 
 _RAW_OUTPUT = bytes((ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER << 3 | 2,))
+_MAX_KEPT = 64
 
 
+@lru_cache(maxsize=1024)
 def encode_varint(number: int) -> bytes:
     """Return a non-negative number in protobuf's variable-length form."""
     encoded = bytearray()
@@ -23,20 +26,43 @@ def encode_varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-def encode_head(
-    model: str, version: str, request: InferRequest, arrays: Sequence[Tensor], signature: Signature
-) -> bytes:
-    """Return the answer up to its raw outputs, which are the last field of the message."""
-    answer = ModelInferResponse(model_name=model, model_version=version, id=request.id or "")
-    for (name, _), array in zip(request.outputs, arrays, strict=True):
-        answer.outputs.add(name=name, datatype=signature.outputs[name].datatype, shape=array.shape)
-    return answer.SerializeToString()
+class AnswerWriter:
+    """Encodes the answers to requests of one kind, which differ in the shapes and bytes of the outputs alone.
 
+    The raw outputs are the last field of the message, so what is before each of them follows from the shapes
+    (but for BYTES) and is kept.
+    """
 
-def encode_outputs(request: InferRequest, arrays: Sequence[Tensor], signature: Signature) -> list[bytes]:
-    """Return the raw outputs as they follow the head."""
-    parts: list[bytes] = []
-    for (name, _), array in zip(request.outputs, arrays, strict=True):
-        raw = encode_binary(signature.outputs[name].datatype, array)
-        parts += (_RAW_OUTPUT, encode_varint(len(raw)), raw)
-    return parts
+    def __init__(self, model: str, version: str, request: InferRequest, signature: Signature) -> None:
+        self._model = model
+        self._version = version
+        self._id = request.id or ""
+        self._outputs = [(name, signature.outputs[name].datatype) for name, _ in request.outputs]
+        self._datatypes = [datatype for _, datatype in self._outputs]
+        self._kept: dict[tuple[tuple[int, ...], ...], list[bytes]] = {}
+
+    def write(self, arrays: Sequence[Tensor]) -> list[bytes]:
+        """Return the pieces of the message that answers with ``arrays``."""
+        raws = [
+            encode_binary(datatype, array) for datatype, array in zip(self._datatypes, arrays, strict=True)
+        ]
+        shapes = tuple([array.shape for array in arrays])
+        befores = self._kept.get(shapes)
+        if befores is None:
+            befores = self._make_befores(shapes, raws)
+            if BYTES not in self._datatypes and len(self._kept) < _MAX_KEPT:
+                self._kept[shapes] = befores
+        parts: list[bytes] = []
+        for before, raw in zip(befores, raws, strict=True):
+            parts.append(before)
+            parts.append(raw)
+        return parts
+
+    def _make_befores(self, shapes: Sequence[tuple[int, ...]], raws: Sequence[bytes]) -> list[bytes]:
+        """Return what stands before each raw output; for the first one, all the rest of the message."""
+        answer = ModelInferResponse(model_name=self._model, model_version=self._version, id=self._id)
+        for (name, datatype), shape in zip(self._outputs, shapes, strict=True):
+            answer.outputs.add(name=name, datatype=datatype, shape=shape)
+        befores = [_RAW_OUTPUT + encode_varint(len(raw)) for raw in raws]
+        befores[0] = answer.SerializeToString() + befores[0]
+        return befores

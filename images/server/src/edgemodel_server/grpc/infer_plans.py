@@ -12,10 +12,11 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from edgemodel_server.datatypes import Tensor
-from edgemodel_server.grpc.infer_answer import encode_varint
+from edgemodel_server.grpc.infer_answer import AnswerWriter, encode_varint
 from edgemodel_server.grpc.protos.inference_pb2 import ModelInferRequest
-from edgemodel_server.inference import InferRequest, Signature
+from edgemodel_server.inference import InferRequest
 from edgemodel_server.served import ServedModel
+from edgemodel_server.startup import Prepared
 
 _RAW_INPUT = bytes((ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | 2,))
 _MAX_PLANS = 256
@@ -35,14 +36,19 @@ class _Place(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a message means; ``heads`` are the heads of its answers, by the shapes of the outputs."""
+    """What a message means, for as long as its model is the one that was ``prepared`` at the time."""
 
     served: ServedModel
-    signature: Signature
+    prepared: Prepared | None
     places: tuple[_Place, ...]
-    template: InferRequest
     output_names: list[str]
-    heads: dict[tuple[tuple[int, ...], ...], bytes]
+    timeout: float | None
+    writer: AnswerWriter
+
+    @property
+    def holds(self) -> bool:
+        """Whether the model is still the one that the message was checked against."""
+        return self.served.prepared is self.prepared and self.served.failure is None
 
     def read(self, message: bytes) -> dict[str, Tensor] | None:
         """Return the tensors in a message of the right length; None if it is not the one that is known."""
@@ -76,32 +82,23 @@ class Plans:
             self._count -= len(plans) - len(kept)
             self._known[length] = kept
 
-    def learn(
-        self,
-        message: bytes,
-        parsed: ModelInferRequest,
-        request: InferRequest,
-        served: ServedModel,
-        signature: Signature,
-    ) -> Plan | None:
-        """Keep what the strict path found out about a message, if another one like it can be told from it."""
-        arrays = list(request.inputs.items())
+    def learn(self, message: bytes, parsed: ModelInferRequest, request: InferRequest, plan: Plan) -> bool:
+        """Keep the plan that the strict path made of a message, if others like it show by their bytes."""
+        arrays = [(entry.name, request.inputs[entry.name]) for entry in parsed.inputs]
         if request.id is not None or not all(array.size and array.dtype.kind in "fiu" for _, array in arrays):
-            return None
-        places = _locate(
-            message, parsed.raw_input_contents, [(e.name, request.inputs[e.name]) for e in parsed.inputs]
-        )
+            return False
+        places = _locate(message, parsed.raw_input_contents, arrays)
         if places is None or not _is_whole(places[0].before, parsed):
-            return None
+            return False
         if self._count >= _MAX_PLANS:  # clients that never say the same twice
             self._known.clear()
             self._count = 0
-        plan = Plan(served, signature, places, request._replace(inputs={}), request.output_names, {})
         alike = self._known.setdefault(len(message), [])
-        if len(alike) < _MAX_ALIKE:
-            alike.append(plan)
-            self._count += 1
-        return plan
+        if len(alike) >= _MAX_ALIKE:
+            return False
+        alike.append(plan._replace(places=places))
+        self._count += 1
+        return True
 
 
 def _locate(

@@ -4,28 +4,24 @@ Source: Open Inference Protocol v2, "GRPC". Beyond it, as clients of other serve
 index, and a stream of inferences, which are computed and answered one after the other.
 """
 
-from collections.abc import Callable, Sequence
-
 from edgemodel_server.app import App
 from edgemodel_server.call import Call, Outcome
 from edgemodel_server.datatypes import Tensor
 from edgemodel_server.errors import ApiError
-from edgemodel_server.grpc.infer_answer import encode_head, encode_outputs, encode_varint
+from edgemodel_server.grpc.infer_answer import AnswerWriter, encode_varint
 from edgemodel_server.grpc.infer_plans import Plan, Plans
 from edgemodel_server.grpc.infer_request import parse_message, parse_request
 from edgemodel_server.grpc.protobuf import parse, reply
 from edgemodel_server.grpc.protos import inference_pb2 as pb
 from edgemodel_server.grpc.rpc import Method, Rpc
 from edgemodel_server.grpc.status import from_api_error
+from edgemodel_server.override import override
 from edgemodel_server.repository import describe_server, index_models
 from edgemodel_server.served import ServedModel
 
 SERVICE = "inference.GRPCInferenceService"
 
 _ANSWER_IN_STREAM = bytes((pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER << 3 | 2,))
-
-Answer = Callable[[list[bytes]], None]
-Refuse = Callable[[ApiError], None]
 
 
 class InferenceService:
@@ -89,36 +85,35 @@ class InferenceService:
     # -- inference -------------------------------------------------------------------------------------------
 
     def _infer(self, rpc: Rpc, message: bytes) -> None:
-        rpc.deadline = rpc.hand_over_deadline()
-        self._begin(rpc, message, rpc.answer, lambda error: rpc.fail(from_api_error(error)))
+        rpc.hand_over_deadline()
+        self._begin(_Inference(rpc), message)
 
     def _infer_in_stream(self, rpc: Rpc, message: bytes) -> None:
-        def answer(parts: list[bytes]) -> None:
-            rpc.answer([_ANSWER_IN_STREAM, encode_varint(sum(map(len, parts))), *parts])
+        self._begin(_StreamedInference(rpc), message)
 
-        def refuse(error: ApiError) -> None:
-            reply(rpc, pb.ModelStreamInferResponse(error_message=error.message))
-
-        self._begin(rpc, message, answer, refuse)
-
-    def _begin(self, rpc: Rpc, message: bytes, answer: Answer, refuse: Refuse) -> None:
-        """Have an inference computed; one of ``answer`` and ``refuse`` is called, now or later."""
+    def _begin(self, inference: "_Inference", message: bytes) -> None:
+        """Have an inference computed; it is finished now or later."""
         try:
             plan, inputs = self._recall(message) or self._read(message)
         except ApiError as error:
-            refuse(error)
+            inference.refuse(error)
             return
-        self._submit(rpc, _Inference(plan, answer, refuse), inputs, len(message))
+        plan.served.metrics.inputs_bytes += len(message)
+        inference.plan = plan
+        rpc = inference.rpc
+        deadline = rpc.deadline
+        if plan.timeout is not None:
+            deadline = min(deadline, rpc.received + plan.timeout)
+        call = Call(inputs, plan.output_names, inference.finish, received=rpc.received, deadline=deadline)
+        rpc.on_abandon = call.cancel
+        plan.served.submit(call)
 
     def _recall(self, message: bytes) -> tuple[Plan, dict[str, Tensor]] | None:
         """Return what a message means if one like it came before, to the same model."""
         found = self._plans.find(message)
-        if found is None:
-            return None
-        plan = found[0]
-        if plan.served.ready and plan.served.require_model().signature is plan.signature:
+        if found is None or found[0].holds:
             return found
-        self._plans.forget(plan)
+        self._plans.forget(found[0])
         return None
 
     def _read(self, message: bytes) -> tuple[Plan, dict[str, Tensor]]:
@@ -131,51 +126,51 @@ class InferenceService:
         except ApiError as error:
             served.count_refused(error)
             raise
-        plan = self._plans.learn(message, parsed, request, served, signature)
-        return plan or Plan(served, signature, (), request, request.output_names, {}), request.inputs
-
-    def _submit(self, rpc: Rpc, inference: "_Inference", inputs: dict[str, Tensor], size: int) -> None:
-        plan = inference.plan
-        plan.served.metrics.inputs_bytes += size
-        deadline = rpc.deadline
-        if plan.template.timeout is not None:
-            deadline = min(deadline, rpc.received + plan.template.timeout)
-        call = Call(inputs, plan.output_names, inference.finish, received=rpc.received, deadline=deadline)
-        rpc.on_abandon = call.cancel
-        plan.served.submit(call)
+        writer = AnswerWriter(served.name, served.version, request, signature)
+        plan = Plan(served, served.prepared, (), request.output_names, request.timeout, writer)
+        self._plans.learn(message, parsed, request, plan)
+        return plan, request.inputs
 
 
 class _Inference:
-    """Where the outcome of a call goes."""
+    """One inference under way, the only one of its call."""
 
-    __slots__ = ("_answer", "_refuse", "plan")
+    __slots__ = ("plan", "rpc")
 
-    def __init__(self, plan: Plan, answer: Answer, refuse: Refuse) -> None:
-        self.plan = plan
-        self._answer = answer
-        self._refuse = refuse
+    plan: Plan
+
+    def __init__(self, rpc: Rpc) -> None:
+        self.rpc = rpc
 
     def finish(self, outcome: Outcome) -> ApiError | None:
         """Take the outcome; see ``Call``."""
         if isinstance(outcome, ApiError):
-            self._refuse(outcome)
+            self.refuse(outcome)
             return outcome
         plan = self.plan
-        parts = [self._head(outcome), *encode_outputs(plan.template, outcome, plan.signature)]
+        parts = plan.writer.write(outcome)
         plan.served.metrics.outputs_bytes += sum(map(len, parts))
-        self._answer(parts)
+        self.answer(parts)
         return None
 
-    def _head(self, arrays: Sequence[Tensor]) -> bytes:
-        plan = self.plan
-        shapes = tuple([array.shape for array in arrays])
-        head = plan.heads.get(shapes)
-        if head is None:
-            served = plan.served
-            head = encode_head(served.name, served.version, plan.template, arrays, plan.signature)
-            if len(plan.heads) < _MAX_HEADS:
-                plan.heads[shapes] = head
-        return head
+    def answer(self, parts: list[bytes]) -> None:
+        """Answer with the message that ``parts`` make."""
+        self.rpc.answer(parts)
+
+    def refuse(self, error: ApiError) -> None:
+        """Answer with an error, which ends the call."""
+        self.rpc.fail(from_api_error(error))
 
 
-_MAX_HEADS = 64
+class _StreamedInference(_Inference):
+    """One of several inferences of a call: an error is an answer like any other."""
+
+    __slots__ = ()
+
+    @override
+    def answer(self, parts: list[bytes]) -> None:
+        self.rpc.answer([_ANSWER_IN_STREAM, encode_varint(sum(map(len, parts))), *parts])
+
+    @override
+    def refuse(self, error: ApiError) -> None:
+        reply(self.rpc, pb.ModelStreamInferResponse(error_message=error.message))

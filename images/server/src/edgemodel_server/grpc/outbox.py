@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic
 
+from edgemodel_server.grpc.frame_reader import Allowance
 from edgemodel_server.grpc.frames import (
     DATA,
     DEFAULT_WINDOW,
@@ -23,12 +24,17 @@ from edgemodel_server.grpc.frames import (
 )
 from edgemodel_server.grpc.stream import Stream
 
+_EARNED_BY_SENDING = 8
+
 
 class Outbox:
     """The sending half of a connection; ``finished`` is told of each stream whose answer is sent."""
 
-    def __init__(self, write: Callable[[bytes], None], finished: Callable[[Stream], None]) -> None:
+    def __init__(
+        self, write: Callable[[bytes], None], finished: Callable[[Stream], None], allowance: Allowance
+    ) -> None:
         self.write = write
+        self._allowance = allowance
         self._finished = finished
         self.writable = True
         self.window = DEFAULT_WINDOW
@@ -40,6 +46,7 @@ class Outbox:
         self, stream: Stream, head: bytes | None, body: Sequence[bytes | memoryview], trailers: bytes | None
     ) -> None:
         """Send what belongs to one stream, in one write where nothing stands in the way."""
+        self._allowance.earn(_EARNED_BY_SENDING)
         size = sum(map(len, body))
         room = min(self.window, stream.send_window, self.max_frame_bytes)
         if stream.queue is not None or size > room or not self.writable:
@@ -101,6 +108,7 @@ class Outbox:
         stream.queued_bytes -= size
         stream.since = monotonic()
         self._turns[stream] = None
+        self._allowance.earn(_EARNED_BY_SENDING)
         self.write(b"".join((begin_frame(DATA, 0, size), stream.id.to_bytes(4, "big"), chunk[:size])))
 
     def _end(self, stream: Stream) -> None:

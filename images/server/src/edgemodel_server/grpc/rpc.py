@@ -68,13 +68,9 @@ class Desk:
     def __init__(self, limits: Limits, later: Later) -> None:
         self.limits = limits
         self.later = later
-        self.ended: dict[tuple[str, Code], int] = {}
-        """How many calls of each method ended with each status."""
+        self.ended: dict[str, list[int]] = {}
+        """How many calls of each method, by its path, ended with each status."""
         self.access_log: AccessLog | None = None
-
-    def count(self, method: Method, code: Code) -> None:
-        """Count a call that ended."""
-        self.ended[method.path, code] += 1
 
 
 _STOPPING = RpcError(Code.UNAVAILABLE, "the server was told to stop: connect again")
@@ -125,11 +121,10 @@ class Rpc(Receiver):
         self.deadline = self.received + seconds
         self._timer = self._desk.later(seconds, self._expire)
 
-    def hand_over_deadline(self) -> float:
-        """Return the deadline, to be kept by the handler: the call itself watches it no more."""
+    def hand_over_deadline(self) -> None:
+        """Leave the deadline to the handler: the call itself watches it no more."""
         if self._timer is not None:
             self._timer.cancel()
-        return self.deadline
 
     def _expire(self) -> None:
         self.drop(RpcError(Code.DEADLINE_EXCEEDED, "the deadline of the call has passed"))
@@ -274,8 +269,9 @@ class Rpc(Receiver):
             self._timer.cancel()
         if self._reader is not None:
             self._reader.close()
-        self._desk.count(self.method, code)
-        log = self._desk.access_log
+        desk = self._desk
+        desk.ended[self.method.path][code] += 1
+        log = desk.access_log
         if log is not None and log.wants(failed=code is not Code.OK):
             log.write(self._make_entry(code))
 

@@ -10,6 +10,7 @@ from edgemodel_server.grpc.endpoint import Endpoint
 from edgemodel_server.grpc.health_service import HealthService
 from edgemodel_server.grpc.inference_service import InferenceService
 from edgemodel_server.grpc.reflection_service import ReflectionService
+from edgemodel_server.grpc.status import Code
 from edgemodel_server.http.messages import Limits
 
 
@@ -48,7 +49,7 @@ class GrpcServer:
     def _add_metrics(self, page: Page) -> None:
         desk = self._endpoint.desk
         page.add("edgemodel_server_grpc_calls_total", "counter", "Calls by method and status.",
-                 [({"method": path.strip("/"), "code": code.name}, count)
-                  for (path, code), count in desk.ended.items()])  # fmt: skip
+                 [({"method": path.strip("/"), "code": code.name}, counts[code])
+                  for path, counts in desk.ended.items() for code in Code])  # fmt: skip
         page.add("edgemodel_server_grpc_connections", "gauge", "Open gRPC connections.",
                  [({}, len(self._endpoint.connections))])  # fmt: skip

@@ -34,8 +34,8 @@ class Stream:
     """
 
     __slots__ = (
-        "_http2", "expected", "id", "local_done", "queue", "queued_bytes", "receive_window", "received_bytes",
-        "receiver", "remote_done", "send_window", "since", "trailers", "uncredited",
+        "_http2", "_outbox", "expected", "id", "local_done", "queue", "queued_bytes", "receive_window",
+        "received_bytes", "receiver", "remote_done", "send_window", "since", "trailers", "uncredited",
     )  # fmt: skip
 
     receiver: Receiver
@@ -49,6 +49,7 @@ class Stream:
         remote_done: bool,
     ) -> None:
         self._http2 = http2
+        self._outbox = http2.outbox
         self.id = stream_id
         self.send_window, self.receive_window = windows
         self.expected = expected  # bytes of the body, where the request says so
@@ -67,7 +68,7 @@ class Stream:
         The parts are copied before this returns. With ``trailers``, even empty ones, the answer is complete.
         """
         if not self.local_done:
-            self._http2.send(self, head, body, trailers)
+            self._outbox.send(self, head, body, trailers)
 
     def credit(self, size: int) -> None:
         """Let the client send ``size`` bytes more: so many were taken."""

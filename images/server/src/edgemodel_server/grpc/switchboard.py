@@ -17,10 +17,12 @@ class Switchboard:
     def __init__(self, methods: Sequence[Method], desk: Desk) -> None:
         self._methods = {method.path.encode(): method for method in methods}
         self._desk = desk
-        desk.ended = {(method.path, code): 0 for method in (*methods, _UNKNOWN) for code in Code}
+        desk.ended = {method.path: [0] * (max(Code) + 1) for method in (*methods, _UNKNOWN)}
 
     def accept(self, stream: Stream, head: Head, client: Client) -> Receiver:
         """Begin the call that a request's head asks for."""
+        if isinstance(head.route, Method):  # it came before, and there is nothing special about it
+            return Rpc(self._desk, stream, head.route, head, client)
         refusal = _refuse_http(head)
         if refusal is not None:
             return _Refusal(stream, *refusal, self._desk.limits)
@@ -31,7 +33,9 @@ class Switchboard:
             rpc.fail(RpcError(Code.UNIMPLEMENTED, f"there is no method {name}"))
             return rpc
         timeout = head.fields.get(b"grpc-timeout")
-        if timeout is not None:
+        if timeout is None:
+            head.route = method
+        else:
             rpc.limit_time(timeout)
         return rpc
 
