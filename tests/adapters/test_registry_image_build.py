@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.node_files import processor_files
 from edgemodel_operator.oci.descriptor import Descriptor, Platform
 from edgemodel_operator.oci.image import parse_index, parse_manifest
 from edgemodel_operator.oci.reference import parse_reference
@@ -19,6 +20,7 @@ from edgemodel_operator.oci.registry import RegistryClient
 from imagebuild.__main__ import PROJECT, build, main, parse_options
 from imagebuild.assemble import BuiltImage
 from imagebuild.wheels import without_distributions
+from support.formats import make_files
 from support.registry import RegistryServer
 from support.rootfs import unpack_layers
 
@@ -48,6 +50,8 @@ _SMOKE = {
         "import edgemodel_operator.oci.registry as r, zoneinfo; zoneinfo.ZoneInfo('Europe/Berlin');"
     ),
 }
+_FORMATS = {RUNTIME: "ONNX", "runtime-litert-cpu": "TFLite", "runtime-openvino": "OpenVINO"}
+_SUFFIXES = {"ONNX": (".onnx",), "TFLite": (".tflite",), "OpenVINO": (".xml", ".bin")}
 _EVERYWHERE = (
     "import encodings, os, platform, sqlite3, ssl, sys;"
     "assert len(ssl.create_default_context().get_ca_certs()) > 50;"
@@ -142,9 +146,24 @@ def test_an_image_runs_without_installation(
     assert stdout.split() == ["x86_64" if platform == AMD64 else "aarch64"]
 
 
-def test_the_runtime_image_starts_the_server(images: dict[str, BuiltImage], tmp_path: Path) -> None:
-    command = [*images[RUNTIME].settings.entrypoint, "--help"]
-    assert "--model-root" in _run_inside(images[RUNTIME], AMD64, tmp_path / "root", command, {})
+@pytest.mark.parametrize("platform", [AMD64, ARM64], ids=str)
+@pytest.mark.parametrize(("name", "model_format"), sorted(_FORMATS.items()))
+def test_a_runtime_image_serves_its_format(
+    images: dict[str, BuiltImage], name: str, model_format: str, platform: Platform, tmp_path: Path
+) -> None:
+    folder = tmp_path / "root" / "models" / "multiply"
+    folder.mkdir(parents=True)
+    for suffix, content in zip(_SUFFIXES[model_format], make_files(model_format), strict=True):
+        (folder / f"model{suffix}").write_bytes(content)
+    command = [
+        *images[name].settings.entrypoint,
+        "--check",
+        "--model",
+        f"/models/multiply/model{_SUFFIXES[model_format][0]}",
+    ]
+    environment = dict(pair.split("=", 1) for pair in images[name].settings.env)
+    # Exit status 0 says that the model computes; the log is on standard error, and shown if it does not.
+    assert _run_inside(images[name], platform, tmp_path / "root", command, environment) == ""
 
 
 def test_leaving_out_a_distribution_takes_its_hashes_along() -> None:
@@ -168,6 +187,10 @@ def _run_inside(
     unpack_layers([stored.blob for stored in image.layers[platform]], root)
     if foreign and emulator is not None:
         shutil.copy(emulator, root / "emulator")
+        for name, text in processor_files(1).items():
+            file = root / "sys/devices/system/cpu" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
         command = ["/emulator", *command]
     # As in a container, there is /proc: OpenVINO counts processors in a circle without it.
     enter = 'mkdir -p "$1/proc" && mount -t proc proc "$1/proc" && exec "$0" --userspec=65532:65532 "$@"'

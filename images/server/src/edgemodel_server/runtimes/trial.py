@@ -21,6 +21,7 @@ import numpy as np
 
 from edgemodel_server.datatypes import BYTES, NUMPY_DTYPE, Tensor, TensorSpec
 from edgemodel_server.errors import Reason, StartError
+from edgemodel_server.log import log_warning
 from edgemodel_server.runtimes import LoadOptions, Model
 
 _SECONDS = 300.0
@@ -35,15 +36,9 @@ def try_loading(module: str, path: Path, options: LoadOptions) -> None:
     key = (module, str(path), status.st_ino, status.st_size, status.st_mtime_ns, repr(options))
     if key in _passed:
         return
-    told = {**asdict(options), "delegate": options.delegate and str(options.delegate)}
-    command = [sys.executable, "-m", __name__, module, str(path), json.dumps(told)]
-    try:
-        child = subprocess.run(
-            command, check=False, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS
-        )
-    except subprocess.TimeoutExpired:
-        sentence = f"{path} cannot be loaded: a trial did not end in {_SECONDS:.0f} s"
-        raise StartError(Reason.LOAD_FAILED, sentence) from None
+    child = _run_child(module, path, options)
+    if child is None:
+        return
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
         sentence = (
@@ -53,6 +48,20 @@ def try_loading(module: str, path: Path, options: LoadOptions) -> None:
     if child.returncode:
         raise _read_failure(path, child.stdout, child.stderr)
     _passed.add(key)
+
+
+def _run_child(module: str, path: Path, options: LoadOptions) -> subprocess.CompletedProcess[bytes] | None:
+    """Return the ended child; None where this process may not start one."""
+    told = {**asdict(options), "delegate": options.delegate and str(options.delegate)}
+    command = [sys.executable, "-m", __name__, module, str(path), json.dumps(told)]
+    try:
+        return subprocess.run(command, check=False, input=b"", capture_output=True, timeout=_SECONDS)
+    except subprocess.TimeoutExpired:
+        sentence = f"{path} cannot be loaded: a trial did not end in {_SECONDS:.0f} s"
+        raise StartError(Reason.LOAD_FAILED, sentence) from None
+    except OSError as error:
+        log_warning("model loaded without a trial", model=str(path), error=str(error))
+        return None
 
 
 def _read_failure(path: Path, stdout: bytes, stderr: bytes) -> StartError:
