@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from doubtful import DOUBTFUL, INFER, LIVE
 from serving import ServerProcess, Wire
 
 from edgemodel_server.http.connection import Connection
@@ -18,8 +19,6 @@ from edgemodel_server.http.messages import Limits, Request, json_response
 DOCUMENT = json.dumps(
     {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}
 ).encode()
-INFER = b"POST /v2/models/dense/infer HTTP/1.1\r\nHost: test\r\n"
-LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: test\r\n\r\n"
 
 
 def chunked(*chunks: bytes, trailer: bytes = b"") -> bytes:
@@ -200,41 +199,7 @@ def test_bodies_over_the_limit_get_413_however_they_are_framed(dense_server: Ser
         assert wire.at_end()
 
 
-@pytest.mark.parametrize(
-    ("text", "status"),
-    [
-        (b"nonsense\r\n\r\n", 400),
-        (b"\x16\x03\x01\x02\x00\x01", 400),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
-        (b"GET /v2 HTTP/1.1\r\n\r\n", 400),
-        (b"GET /v2 HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
-        (b"GET /v2 HTTP/0.9\r\nHost: a\r\n\r\n", 505),
-        (b"GET /v2 HTTP/1.1\nHost: a\n\n", 400),
-        (b"GET /v2 HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n", 400),
-        (b"GET /v2 HTTP/1.1\r\nHost : a\r\n\r\n", 400),
-        (b"GET /v2 HTTP/1.1\r\nHost: a\r\nX: b\0c\r\n\r\n", 400),
-        (INFER + b"Content-Length: 4\r\nContent-Length: 5\r\n\r\nabcde", 400),
-        (INFER + b"Content-Length: 4\r\nContent-Length: 4\r\n\r\nabcd", 400),
-        (INFER + b"Content-Length: 4, 4\r\n\r\nabcd", 400),
-        (INFER + b"Content-Length: +4\r\n\r\nabcd", 400),
-        (INFER + b"Content-Length: -1\r\n\r\n", 400),
-        (INFER + b"Content-Length: 0x4\r\n\r\nabcd", 400),
-        (INFER + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-        (INFER + b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n", 400),
-        (INFER + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 501),
-        (INFER + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n", 400),
-        (INFER + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
-        (INFER + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-        (INFER.replace(b"1.1", b"1.0") + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-        (INFER + b"Transfer-Encoding: chunked\r\n\r\nx\r\n", 400),
-        (INFER + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n", 400),
-        (INFER + b"Transfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n", 400),
-        (INFER + b"Transfer-Encoding: chunked\r\n\r\n1\nab\n", 400),
-        (INFER + b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n", 400),
-        (INFER + b"Content-Length: 2\r\nContent-Encoding: gzip\r\n\r\n{}", 415),
-        (INFER + b"Content-Length: 2\r\nExpect: a-miracle\r\n\r\n{}", 417),
-    ],
-)
+@pytest.mark.parametrize(("text", "status"), DOUBTFUL)
 def test_requests_of_doubtful_framing_are_refused_and_end_the_connection(
     dense_server: ServerProcess, text: bytes, status: int
 ) -> None:

@@ -237,7 +237,7 @@ class Connection(asyncio.Protocol):
         """Queue the request."""
         request = self._parsing
         request.received = monotonic()
-        request.keep_alive = self._parser.should_keep_alive() and not self.probes_only
+        request.keep_alive = self._parser.should_keep_alive()
         chunks = request.chunks
         request.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
@@ -319,7 +319,8 @@ class Connection(asyncio.Protocol):
         if transport is None or transport.is_closing() or request is not self._current:
             return
         self._current = None
-        ends = self._last or (self._endpoint.draining and self._incoming is None)
+        leaves = self._endpoint.draining or self.probes_only
+        ends = self._last or (leaves and self._incoming is None)
         close = ends and not self._waiting
         connection = _CLOSE if close else _KEEP_ALIVE if request.http_1_0 else b""
         self._write(transport, request, response, connection)
