@@ -20,7 +20,9 @@ from enum import StrEnum
 from edgemodel_operator.core.roster import REMINDER
 from edgemodel_operator.core.world import Answer, Pod
 
-FATAL_ANSWERS = frozenset({"GoldenMismatch", "FileDigestMismatch", "ProviderMismatch", "LoadFailed"})
+FATAL_ANSWERS = frozenset(
+    {"GoldenMismatch", "FileDigestMismatch", "ProviderMismatch", "LoadFailed", "WarmUpFailed"}
+)
 """What a pod cannot recover from by waiting."""
 
 

@@ -22,6 +22,7 @@ class Reason(StrEnum):
     FILE_DIGEST_MISMATCH = "FileDigestMismatch"
     LOAD_FAILED = "LoadFailed"
     PROVIDER_MISMATCH = "ProviderMismatch"
+    WARM_UP_FAILED = "WarmUpFailed"
     GOLDEN_MISMATCH = "GoldenMismatch"
     DRAINING = "Draining"
 

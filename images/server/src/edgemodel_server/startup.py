@@ -135,7 +135,7 @@ def _forgive(model: Model, golden: Golden | None, inputs: Mapping[str, Tensor], 
     specs = model.signature.inputs.values()
     made_up = golden is None and any(spec.datatype == BYTES or -1 in spec.shape for spec in specs)
     if not made_up:
-        raise StartError(Reason.LOAD_FAILED, f"the model fails at its first computation: {error}") from error
+        raise StartError(Reason.WARM_UP_FAILED, f"the first computation fails: {error}") from error
     log_warning(
         "warm-up skipped", error=str(error), advice="give a golden sample: it is used as warm-up input"
     )
