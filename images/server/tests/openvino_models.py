@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgemodel_server.runtimes.openvino_library import ov
 
@@ -42,6 +43,16 @@ def save_dense(path: Path, scale: float = 1.0) -> Path:
     weights = (np.arange(12, dtype=np.float32).reshape(4, 3) / 7 - 0.5) * np.float32(scale)
     x = ops.parameter([-1, 4], ov.Type.f32, name="x")
     y = ops.tanh(ops.matmul(x, ops.constant(weights), False, False))
+    y.output(0).set_names({"y"})
+    return _save(path, [y], [x])
+
+
+def save_products(path: Path, weights: NDArray[np.float32]) -> Path:
+    """x: FP32 [n, width] -> y: FP32 [n, width], two products with square weights."""
+    ops = ov.opset13
+    x = ops.parameter([-1, len(weights)], ov.Type.f32, name="x")
+    w = ops.constant(weights)
+    y = ops.matmul(ops.matmul(x, w, False, False), w, False, False)
     y.output(0).set_names({"y"})
     return _save(path, [y], [x])
 

@@ -18,6 +18,7 @@ from edgemodel_server.formats import FORMAT_RUNTIMES, RUNTIMES
 from edgemodel_server.manifest import FORMAT_SUFFIXES
 from edgemodel_server.runtimes import LoadOptions, choose_runtime, load_model
 from edgemodel_server.settings import parse_settings
+from edgemodel_server.unload import give_memory_back
 
 
 def refusal(model_format: str, path: Path, **options: Any) -> StartError:
@@ -94,6 +95,57 @@ def test_a_wrong_command_line_says_what_is_wrong(
 def test_options_of_a_provider_keep_what_follows_the_first_equals_sign() -> None:
     settings = parse_settings(["--provider-option", "CACHE_DIR=/tmp/a=b", "--provider-option", "empty="])
     assert settings.provider_options == {"CACHE_DIR": "/tmp/a=b", "empty": ""}
+
+
+# -- memory --------------------------------------------------------------------------------------------------
+
+
+def anonymous_bytes() -> int:
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) << 10
+
+
+@pytest.mark.parametrize("model_format", sorted(FORMAT_SUFFIXES))
+def test_a_closed_model_gives_its_memory_back(tmp_path: Path, model_format: str) -> None:
+    width, rows = 1024, 2048  # 4 MiB of weights, and 8 MiB for each of the tensors between two layers
+    path = write_wide(tmp_path / f"wide{FORMAT_SUFFIXES[model_format]}", width)
+
+    def load_and_close() -> tuple[int, int]:
+        """Return what the process holds more of while the model is loaded, and after that."""
+        before = anonymous_bytes()
+        model = load_model(model_format, path, LoadOptions())
+        model.run({"x": np.ones((rows, width), np.float32)}, list(model.signature.outputs))
+        loaded = anonymous_bytes()
+        model.close()
+        del model
+        give_memory_back()
+        return loaded - before, anonymous_bytes() - before
+
+    load_and_close()  # the library keeps what it needs itself
+    taken, kept = zip(*(load_and_close() for _ in range(4)), strict=True)
+    assert min(taken) > 8 << 20
+    assert min(kept) < 1 << 20  # an allocator's caches may keep more now and then, a leak would always
+
+
+def write_wide(path: Path, width: int) -> Path:
+    """x: FP32 [n, width] -> y: FP32 [n, width], two products."""
+    weights = np.full((width, width), 1 / width, np.float32)
+    match path.suffix:
+        case ".onnx":
+            value = helper.make_tensor_value_info
+            nodes = [
+                helper.make_node("MatMul", ["x", "w"], ["h"]),
+                helper.make_node("MatMul", ["h", "w"], ["y"]),
+            ]
+            shape = ["n", width]
+            return ModelMaker().save(
+                path, nodes, [value("x", TensorProto.FLOAT, shape)], [value("y", TensorProto.FLOAT, shape)],
+                [numpy_helper.from_array(weights, "w")],
+            )  # fmt: skip
+        case ".tflite":
+            return tflite_models.save_products(path, weights)
+        case _:
+            return openvino_models.save_products(path, weights)
 
 
 # -- the provider of ONNX Runtime ----------------------------------------------------------------------------

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import tflite_models
 from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped, unused-ignore]
+from grpc_client import GrpcClient
 from serving import StartServer
 
 from edgemodel_server.datatypes import NUMPY_DTYPE, Tensor
 from edgemodel_server.errors import Reason, StartError
+from edgemodel_server.grpc.protos import inference_pb2 as pb
 from edgemodel_server.runtimes import LoadOptions, Model, load_model
 
 
@@ -82,7 +84,10 @@ def test_names_come_from_the_signature_or_from_the_tensors(tmp_path: Path) -> No
 
 def test_quantized_tensors_stay_integers(tmp_path: Path) -> None:
     model = load(tflite_models.save_dequantize(tmp_path / "quantized.tflite"))
-    assert model.signature.inputs["x"].datatype == "INT8"
+    assert model.signature.inputs["x"].describe() == {
+        "name": "x", "datatype": "INT8", "shape": [-1, 4], "parameters": {"scale": 0.5, "zero_point": -3},
+    }  # fmt: skip
+    assert "parameters" not in model.signature.outputs["y"].describe()
     (y,) = model.run({"x": np.array([[-128, -3, -2, 127]], np.int8)}, ["y"])
     assert y.tolist() == [[-62.5, 0.0, 0.5, 65.0]]
 
@@ -120,6 +125,18 @@ def test_a_closed_model_has_given_its_interpreters_back(tmp_path: Path) -> None:
     assert path.name in Path("/proc/self/maps").read_text()
     model.close()
     assert path.name not in Path("/proc/self/maps").read_text()
+
+
+def test_a_quantized_model_is_described_over_rest_and_grpc(tmp_path: Path, start_server: StartServer) -> None:
+    path = tflite_models.save_dequantize(tmp_path / "quantized.tflite")
+    server = start_server("--model", path, "--grpc-port", "0")
+    (x,) = server.ask("GET", "/v2/models/quantized").json["inputs"]
+    assert x["parameters"] == {"scale": 0.5, "zero_point": -3}
+    with GrpcClient(server) as client:
+        reply = client.call(
+            "ModelMetadata", pb.ModelMetadataRequest(name="quantized"), pb.ModelMetadataResponse
+        )
+    assert [(one.name, one.datatype, list(one.shape)) for one in reply.inputs] == [("x", "INT8", [-1, 4])]
 
 
 # -- providers ------------------------------------------------------------------------------------------

@@ -160,6 +160,19 @@ def save_dense(path: Path, *, signed: bool = True, rows: int = -1, scale: float 
     return maker.save(path)
 
 
+def save_products(path: Path, weights: NDArray[np.float32]) -> Path:
+    """x: FP32 [n, width] -> y: FP32 [n, width], two products with square weights."""
+    maker = TfliteMaker()
+    graph = maker.graph()
+    x, h, y = (graph.tensor(name, KINDS["FP32"], [-1, len(weights)]) for name in ("x", "h", "y"))
+    w = graph.tensor("w", KINDS["FP32"], weights.shape, weights)
+    for source, target in ((x, h), (h, y)):
+        options = schema.FullyConnectedOptionsT()
+        graph.operate(schema.BuiltinOperator.FULLY_CONNECTED, [source, w, -1], [target], options)
+    graph.part.inputs, graph.part.outputs = [x], [y]
+    return maker.save(path)
+
+
 def save_reshape(path: Path, *, and_tanh: bool = False) -> Path:
     """x: FP32 [n, 2] -> y: FP32 [n, 2], equal, or its tanh."""
     maker = TfliteMaker()

@@ -49,11 +49,15 @@ as a number and ``null`` as NaN: wrong answers without a word."""
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One input or output of a model: name, protocol datatype, and shape with -1 for a dynamic dimension."""
+    """One input or output of a model: name, protocol datatype, and shape with -1 for a dynamic dimension.
+
+    ``quantization`` is (scale, zero point) where integers stand for ``scale * (integer - zero_point)``.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    quantization: tuple[float, int] | None = None
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Say whether a tensor of ``shape`` fits: same rank, and equal where the model fixes it."""
@@ -65,4 +69,7 @@ class TensorSpec:
 
     def describe(self) -> dict[str, object]:
         """Return the tensor's entry in the model metadata answer."""
-        return {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
+        entry: dict[str, object] = {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
+        if self.quantization is not None:
+            entry["parameters"] = dict(zip(("scale", "zero_point"), self.quantization, strict=True))
+        return entry

@@ -301,7 +301,13 @@ _SCHEMAS: Json = {
             "name": _STRING,
             "datatype": _DATATYPE,
             "shape": {"description": "-1: any size", **_array({"type": "integer", "minimum": -1})},
-        }
+        },
+        {
+            "parameters": {
+                "description": "of a quantized tensor: number = scale * (integer - zero_point)",
+                **_object({"scale": {"type": "number"}, "zero_point": {"type": "integer"}}),
+            }
+        },
     ),
     "InferRequest": _object(
         {"inputs": _array(_ref("InputTensor"))},

@@ -73,7 +73,10 @@ class InferenceService:
 
     def _describe_model(self, rpc: Rpc, message: bytes) -> None:
         request = parse(pb.ModelMetadataRequest, message)
-        reply(rpc, pb.ModelMetadataResponse(**self._find(request.name, request.version).describe()))
+        document = self._find(request.name, request.version).describe()
+        for tensor in (*document["inputs"], *document["outputs"]):
+            tensor.pop("parameters", None)  # REST alone has a place for them
+        reply(rpc, pb.ModelMetadataResponse(**document))
 
     def _index(self, rpc: Rpc, message: bytes) -> None:
         request = parse(pb.RepositoryIndexRequest, message)

@@ -180,4 +180,12 @@ def _tensor_spec(name: str, detail: Mapping[str, Any]) -> TensorSpec:
         sentence = f'"{name}" is a {kind}, which the Open Inference Protocol has no tensor datatype for'
         raise StartError(Reason.LOAD_FAILED, sentence)
     declared = detail["shape_signature"] if len(detail["shape_signature"]) else detail["shape"]
-    return TensorSpec(name, datatype, tuple(int(size) for size in declared))
+    return TensorSpec(name, datatype, tuple(int(size) for size in declared), _read_quantization(detail))
+
+
+def _read_quantization(detail: Mapping[str, Any]) -> tuple[float, int] | None:
+    """Return scale and zero point where there is one of each; inputs and outputs have no more."""
+    parameters = detail["quantization_parameters"]
+    if len(parameters["scales"]) != 1 or len(parameters["zero_points"]) != 1:
+        return None
+    return float(parameters["scales"][0]), int(parameters["zero_points"][0])
