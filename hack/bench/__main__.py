@@ -16,7 +16,7 @@ from bench.bars import BARS
 from bench.contenders import PEERS
 from bench.document import write_document, write_json
 from bench.environments import make_environments
-from bench.machine import CLIENT_CORES, BenchError, go_first, require_two_cores
+from bench.machine import CLIENT_CORES, BenchError, require_two_cores
 from bench.models import make_models
 from bench.report import bars_table, footprint_table, other_facts, verdict, windows_table
 from bench.results import Results
@@ -58,9 +58,8 @@ def _run(options: argparse.Namespace, pace: Pace) -> Results:
     install_clients(progress)
     environments = make_environments(options.peers, progress)
     os.sched_setaffinity(0, CLIENT_CORES)
-    if options.realtime:
-        go_first()
-    choice = Choice(options.bars, options.peers, _SOAK_REQUESTS if options.soak else _REQUESTS)
+    choice = Choice(options.bars, options.peers, _SOAK_REQUESTS if options.soak else _REQUESTS,
+                    realtime=options.realtime)  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         with progress.step("make the models"):
@@ -80,7 +79,7 @@ def _parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--soak", action="store_true",
                         help=f"watch the memory over {_SOAK_REQUESTS:,} requests")  # fmt: skip
     parser.add_argument("--realtime", action="store_true",
-                        help="let nothing else run meanwhile: for a busy machine; needs root")  # fmt: skip
+                        help="let next to nothing else run during bars 1 to 9; needs root")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every window as JSON")
     parser.add_argument("--write", action="store_true", help="keep the tables in docs/benchmarks.md")
     parser.add_argument("--source", type=Path, default=_PROJECT / "images" / "server" / "src",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -10,7 +11,7 @@ from bench.bars import jobs_for
 from bench.cold_start import measure_cold_start
 from bench.contenders import CONTENDERS, OURS, Contender
 from bench.image_size import measure_image_size
-from bench.machine import BenchError, load_average
+from bench.machine import BenchError, load_average, real_time
 from bench.measure import measure_model, peer_may_fail
 from bench.memory import measure_memory
 from bench.results import Results
@@ -24,11 +25,15 @@ _MBV2_REQUESTS = 1_000
 
 @dataclass(frozen=True)
 class Choice:
-    """What the person who started the run wants measured; `requests`: how many the drift of memory covers."""
+    """What the person who started the run wants measured.
+
+    `requests`: how many the drift of memory covers; `realtime`: whether loads are in the real-time class.
+    """
 
     bars: Sequence[int]
     peers: Sequence[str]
     requests: int
+    realtime: bool
 
 
 def measure(work: Workplace, choice: Choice) -> Results:
@@ -37,7 +42,10 @@ def measure(work: Workplace, choice: Choice) -> Results:
     results.facts["load_average.before"] = load_average()
     jobs = sorted(jobs_for(choice.bars, choice.peers), key=lambda job: (job[1].model, job[1].cores))
     for (model, cores), group in groupby(jobs, key=lambda job: (job[1].model, job[1].cores)):
-        measure_model(work, model, cores, list(group), results)
+        # With as many busy threads as processors, the loop's thread would wait its turn of 100 ms in that class.
+        first = choice.realtime and cores == 1
+        with real_time() if first else contextlib.nullcontext():
+            measure_model(work, model, cores, list(group), results)
     for bar in choice.bars:
         if bar in _SINGLE:
             _SINGLE[bar](work, choice, results)

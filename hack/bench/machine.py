@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -38,16 +40,22 @@ def favour(pid: int) -> bool:
     return True
 
 
-def go_first() -> None:
-    """Put this process and all that it starts into the real-time class; raises BenchError where it may not.
+@contextlib.contextmanager
+def real_time() -> Iterator[None]:
+    """Put this process, and all that it starts while the block lasts, into the real-time class.
 
     On a busy machine the figures then come near those of a quiet one. But the kernel keeps 50 ms of every
     second for the others, who get hardly more: a server without a pause shows them in its 99th percentile.
+    Raises BenchError where this is not allowed.
     """
     try:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     except PermissionError:
         raise BenchError("--realtime needs root") from None
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def describe_machine() -> dict[str, str]:
