@@ -42,7 +42,7 @@ def measure(work: Workplace, choice: Choice) -> Results:
     results.facts["load_average.before"] = load_average()
     jobs = sorted(jobs_for(choice.bars, choice.peers), key=lambda job: (job[1].model, job[1].cores))
     for (model, cores), group in groupby(jobs, key=lambda job: (job[1].model, job[1].cores)):
-        # With as many busy threads as processors, the loop's thread would wait its turn of 100 ms in that class.
+        # In that class busy threads take turns of 100 ms, which would keep the loop's thread from working.
         first = choice.realtime and cores == 1
         with real_time() if first else contextlib.nullcontext():
             measure_model(work, model, cores, list(group), results)
