@@ -23,6 +23,7 @@ FORMAT_SUFFIXES: Mapping[str, str] = {"ONNX": ".onnx", "TFLite": ".tflite", "Ope
 """Model format -> how the name of the file ends that the runtime is given."""
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+_LIBRARY = re.compile(r"\.(so(\.\d+)*|dll|dylib)$", re.IGNORECASE)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -172,6 +173,8 @@ def _parse_file(entry: Any) -> ModelFile:
     path, sha256, size = entry.get("path"), entry.get("sha256"), entry.get("size")
     if not isinstance(path, str) or not _is_inside(path):
         raise ValueError(f"files: {path!r} is no relative path inside the folder")
+    if _LIBRARY.search(path):
+        raise ValueError(f"files: {path} is a library: models with operations of their own are not served")
     if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
         raise ValueError(f"files: the sha256 of {path} must be 64 lower-case hex digits")
     if type(size) is not int or size < 0:
