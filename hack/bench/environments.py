@@ -21,7 +21,8 @@ from cluster.progress import Progress
 
 _PROJECT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = Path(__file__).parent / "requirements"
-"""The peers' locked requirements: `NAME.txt`, compiled from `NAME.in`."""
+"""The peers' locked requirements: `NAME.txt`, made of `NAME.in` with `uv pip compile --generate-hashes
+--no-header --no-annotate --no-emit-index-url --python-version 3.11 --python-platform linux`."""
 
 
 def make_environments(peers: Iterable[str], progress: Progress) -> dict[str, Path]:
