@@ -114,6 +114,8 @@ class PictureInference:
         """Answer a request whose body is a picture, when it is computed or refused."""
         if request.work is not None:
             request.work.model = self._model.name
+        if request.work is not None:
+            request.work.model = self._model.name
         try:
             pipeline, signature = self._require_pipeline()
             kind = parse_picture_type(request.headers[CONTENT_TYPE])
@@ -162,6 +164,7 @@ class PictureInference:
             lambda outcome: self._answer(request, wish, placement, outcome),
             received=request.received,
         )
+        call.work = request.work
         call.work = request.work
         request.on_lost = call.cancel
         self._model.submit(call)
