@@ -31,6 +31,8 @@ def strip_library(path: Path) -> int:
             return 0
         stream.seek(table)
         segments = stream.read(entry_size * entries)
+    if entry_size < _SEGMENT_EXTENT.size or len(segments) < entry_size * entries:
+        return 0
     extents = (_SEGMENT_EXTENT.unpack_from(segments, entry_size * index) for index in range(entries))
     end: int = max(table + len(segments), _HEADER.size, *(offset + size for offset, size in extents))
     size = path.stat().st_size
