@@ -15,6 +15,7 @@ import uvloop
 from edgemodel_server.http.connection import Connection
 from edgemodel_server.http.endpoint import Endpoint
 from edgemodel_server.http.messages import HeadWriter, Limits, Request, json_response
+from fuzz.stand_ins import Transport
 
 _MAX_BODY_BYTES = 600
 _LIMITS = Limits(max_head_bytes=4096, max_body_bytes=_MAX_BODY_BYTES)
@@ -27,65 +28,13 @@ _METHOD = re.compile(rb"(?:POST|GET|HEAD) ")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class FakeTransport:
-    """What a connection writes, and what it wants; nothing is ever late."""
-
-    def __init__(self) -> None:
-        self.sent: list[bytes] = []
-        self.reading = True
-        self.ended = False  # our side is shut
-        self.closed = False
-
-    def write(self, data: bytes) -> None:
-        """Keep what is sent."""
-        assert not self.ended, "written behind the end"
-        assert not self.closed, "written after the close"
-        self.sent.append(bytes(data))
-
-    def writelines(self, parts: Sequence[bytes]) -> None:
-        """As above."""
-        self.write(b"".join(parts))
-
-    def write_eof(self) -> None:
-        """End our side."""
-        self.ended = True
-
-    def close(self) -> None:
-        """End both sides."""
-        self.closed = True
-
-    abort = close
-
-    def is_closing(self) -> bool:
-        """Whether both sides have ended."""
-        return self.closed
-
-    def pause_reading(self) -> None:
-        """Deliver nothing."""
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        """Deliver again."""
-        self.reading = True
-
-    def get_write_buffer_size(self) -> int:
-        """Nothing is ever left to be sent."""
-        return 0
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """There are none."""
-
-    def get_extra_info(self, name: str) -> None:
-        """Nothing is known."""
-
-
 class Client:
     """One connection with an application that answers at once or when it is told to."""
 
     def __init__(self, loop: Any, *, prompt: bool) -> None:
         self._prompt = prompt
         self._pending: list[Request] = []
-        self.transport = FakeTransport()
+        self.transport = Transport()
         endpoint = Endpoint(loop, self._handle, _LIMITS)
         endpoint.heads = _HEADS
         self.connection = Connection(endpoint)

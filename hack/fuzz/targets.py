@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 
 from fuzz.connections import HttpTarget
 from fuzz.engine import Target
-from fuzz.grpc import ConnectionTarget, MessageTarget
+from fuzz.grpc_connections import ConnectionTarget
+from fuzz.grpc_messages import MessageTarget
 from fuzz.tensors import BinaryTarget, JsonTarget
 
 TARGETS: Mapping[str, Callable[[], Target]] = {
