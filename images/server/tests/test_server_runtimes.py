@@ -1,5 +1,6 @@
 """Runtimes: which one loads a model, on which provider, and what every one of them refuses."""
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,21 @@ def test_a_runtime_that_is_not_there(
     with pytest.raises(StartError) as refused:
         choose_runtime(model_format, wanted)
     assert (refused.value.reason, refused.value.message) == (Reason.LOAD_FAILED, words)
+
+
+@pytest.mark.parametrize("model_format", sorted(FORMAT_SUFFIXES))
+def test_only_the_runtime_at_hand_is_imported(models: ModelMaker, tmp_path: Path, model_format: str) -> None:
+    program = (
+        "import sys, pathlib\n"
+        "from edgemodel_server.runtimes import LoadOptions, load_model\n"
+        "load_model(sys.argv[1], pathlib.Path(sys.argv[2]), LoadOptions())\n"
+        "print(*(name for name in sys.argv[3:] if sys.modules.get(name)))\n"
+    )
+    path = write_models(tmp_path, models)[model_format]
+    libraries = [runtime.library for runtime in RUNTIMES.values()]
+    command = [sys.executable, "-c", program, model_format, str(path), *libraries]
+    ran = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert ran.stdout.split() == [RUNTIMES[FORMAT_RUNTIMES[model_format][0]].library]
 
 
 def test_a_model_is_loaded_by_the_runtime_that_its_name_was_given(tmp_path: Path) -> None:
