@@ -1,5 +1,7 @@
 """More connections than there may be: the idle ones make room, and probes always find some."""
 
+import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -74,3 +76,22 @@ def test_there_is_an_end_to_the_room_for_probes(server: ServerProcess) -> None:
             last.send(LIVE).read()
         for wire in crowd:
             assert wire.send(b"{}").read().json == {"live": True}
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "want", "warned"),
+    [(64, 1000, 428, False), (64, 300, 300, True), (500, 1000, 500, False)],
+)
+def test_the_limit_of_open_files_is_raised_as_far_as_connections_need_it(
+    soft: int, hard: int, want: int, warned: bool
+) -> None:
+    code = (
+        "import resource; from edgemodel_server.open_files import allow_connections; allow_connections(300); "
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
+    done = subprocess.run(
+        ["sh", "-c", f'ulimit -Sn {soft}; ulimit -Hn {hard}; exec "$0" -c "$1"', sys.executable, code],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert int(done.stdout) == want
+    assert ("few open files" in done.stderr) is warned

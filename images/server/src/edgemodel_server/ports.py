@@ -12,6 +12,7 @@ from edgemodel_server.http.connection import Connection
 from edgemodel_server.http.endpoint import Endpoint
 from edgemodel_server.http.messages import Limits
 from edgemodel_server.log import log_error
+from edgemodel_server.open_files import allow_connections
 from edgemodel_server.server_metrics import add_http
 from edgemodel_server.settings import Settings
 
@@ -40,6 +41,7 @@ class Ports:
 
     async def open(self) -> bool:
         """Begin to serve; False, with the reason in the log, where a port cannot be had."""
+        allow_connections(self._http.limits.max_connections + self._http.limits.spare_connections)
         http_port = await self._listen(self.http_port, lambda: Connection(self._http))
         if http_port is None:
             return False
