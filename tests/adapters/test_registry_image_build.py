@@ -109,6 +109,14 @@ def test_images_stay_small(images: dict[str, BuiltImage]) -> None:
     assert {name: size for name, size in packed.items() if size > limits.get(name, 0)} == {}
 
 
+def test_what_the_onnx_runtime_adds_to_the_base_stays_small(images: dict[str, BuiltImage]) -> None:
+    base = {stored.layer.diff_id for stack in images["base"].layers.values() for stored in stack}
+    for stack in images[RUNTIME].layers.values():
+        added = [stored for stored in stack if stored.layer.diff_id not in base]
+        assert sum(stored.layer.descriptor.size for stored in added) <= 30_000_000
+        assert sum(stored.unpacked_bytes for stored in added) <= 95_000_000
+
+
 async def test_pushed_images_can_be_pulled_whole(
     images: dict[str, BuiltImage],
     project: Path,
