@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+import struct
 from collections import Counter
 from typing import Any
 
@@ -70,6 +72,23 @@ def test_refused_requests_have_a_line(server: ServerProcess) -> None:
     with server.wire() as wire:
         assert wire.send(b"GET / HTTP/1.1\r\n\r\n").read().status == 400
     assert find_line(server, status=400, path="/")["method"] == "GET"
+
+
+def test_a_client_that_left_before_its_answer_has_a_line(
+    models: ModelMaker, tmp_path_factory: pytest.TempPathFactory, start_server: StartServer
+) -> None:
+    path = models.slow(tmp_path_factory.mktemp("gone") / "slow.onnx")
+    server = start_server("--model", path, "--access-log", "0")
+    body = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [7]}]}).encode()
+    with server.wire() as wire:
+        head = b"POST /v2/models/slow/infer HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n"
+        wire.send(head % len(body) + body)
+        while not server.metric('edgemodel_server_queued_requests{model="slow"}'):
+            assert server.process.poll() is None
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST, not FIN
+    line = find_line(server, status=499)
+    assert (line["model"], line["bytes_in"], line["bytes_out"]) == ("slow", len(body), 0)
+    assert server.metric('edgemodel_server_inference_requests_total{model="slow",result="cancelled"}') == 1
 
 
 def test_nothing_that_could_be_secret_stands_in_the_log(server: ServerProcess) -> None:

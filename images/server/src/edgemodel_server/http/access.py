@@ -8,6 +8,9 @@ from edgemodel_server.http.messages import Request, Response
 from edgemodel_server.http.targets import strip_target
 from edgemodel_server.trace import read_trace
 
+CLIENT_GONE = Response(499)
+"""What the log says of a request whose client left before the answer; it is never sent."""
+
 
 def log_response(
     log: AccessLog, request: Request, response: Response, transport: asyncio.Transport | None

@@ -106,11 +106,11 @@ class Connection(asyncio.Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         """End; answers that are still being computed go nowhere."""
+        if self._current is not None:
+            self._endpoint.lost(self._current, self._transport)
         self._transport = None
         self._waiting.clear()
         self._incoming = None
-        if self._current is not None and self._current.on_lost is not None:
-            self._current.on_lost()
         self._endpoint.closed(self)
 
     @override

@@ -7,6 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from edgemodel_server.access_log import AccessLog, Work
+from edgemodel_server.http.access import CLIENT_GONE, log_response
 from edgemodel_server.http.messages import HeadWriter, Limits, Request
 
 if TYPE_CHECKING:
@@ -84,6 +85,14 @@ class Endpoint:
         self.connections.discard(connection)
         if not self.connections:
             self._empty.set()
+
+    def lost(self, request: Request, transport: asyncio.Transport | None) -> None:
+        """Let whoever works on a request know that its client is gone."""
+        if request.on_lost is None:
+            return
+        request.on_lost()
+        if self.access_log is not None:
+            log_response(self.access_log, request, CLIENT_GONE, transport)
 
     def count(self, status: int) -> None:
         """Count a response by its class."""
