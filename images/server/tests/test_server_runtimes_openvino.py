@@ -70,7 +70,7 @@ def test_answers_are_those_of_openvino(
         model = load(path := openvino_models.save_dense(tmp_path / "dense.xml"))
     else:
         model = load(path := models.dense(tmp_path / "dense.onnx"), runtime="openvino")
-    assert (model.platform, model.provider) == (f"openvino_{path.suffix[1:]}", "CPU")
+    assert (model.platform, model.provider) == (f"openvino_{kind.lower()}", "CPU")
     x = np.random.default_rng(1).standard_normal((5, 4)).astype(np.float32)
     x.flags.writeable = writeable  # a request's body is not
     (y,) = model.run({"x": x}, ["y"])
@@ -196,6 +196,6 @@ def test_a_server_with_two_runtimes(models: ModelMaker, tmp_path: Path, start_se
     platforms = {
         name: server.ask("GET", f"/v2/models/{name}").json["platform"] for name in ("ir", "dense", "again")
     }
-    assert platforms == {"ir": "openvino_xml", "dense": "onnxruntime_onnx", "again": "openvino_onnx"}
+    assert platforms == {"ir": "openvino_ir", "dense": "onnxruntime_onnx", "again": "openvino_onnx"}
     answers = [server.infer(name, document).json["outputs"][0]["data"] for name in platforms]
     assert np.allclose(answers, answers[0], rtol=1e-6)

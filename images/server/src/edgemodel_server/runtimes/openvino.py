@@ -88,7 +88,8 @@ def load(path: Path, options: LoadOptions) -> OpenVinoModel:
     try:
         compiled = core.compile_model(core.read_model(path), device, properties)
         _check_devices(compiled.get_property("EXECUTION_DEVICES"), provider)
-        return OpenVinoModel(compiled, f"openvino_{path.suffix[1:]}", provider)
+        platform = "openvino_ir" if path.suffix == ".xml" else "openvino_onnx"
+        return OpenVinoModel(compiled, platform, provider)
     except StartError:
         raise
     except Exception as error:  # RuntimeError and its like, for every kind of fault
