@@ -36,7 +36,7 @@ def _never(seconds: float, then: Callable[[], None]) -> _Timer:
 
 
 def _echo(rpc: Rpc, message: bytes) -> None:
-    rpc.answer((message,))
+    rpc.answer(message)
 
 
 METHODS = (Method("/a/Unary", _echo), Method("/a/Stream", _echo, streaming=True))
@@ -97,7 +97,10 @@ def learns(plans: Plans, message: bytes, model: Signature) -> bool:
     request = parse_request(parsed, model)
     writer = AnswerWriter("model", "1", request, model)
     return plans.learn(
-        message, parsed, request, Plan(served(), None, (), request.output_names, request.timeout, writer)
+        message,
+        parsed,
+        request,
+        Plan(served(), None, (), request.output_names, request.timeout, request.id, writer),
     )
 
 

@@ -88,7 +88,7 @@ async def serving(handle: Callable[[Rpc, bytes], None]) -> AsyncIterator[tuple[E
 
 
 def echo(rpc: Rpc, message: bytes) -> None:
-    rpc.answer((message,))
+    rpc.answer(message)
 
 
 def message(data: bytes) -> bytes:
@@ -158,7 +158,7 @@ async def test_a_client_that_reads_nothing_at_all_is_cut() -> None:
     large = b"x" * 30_000_000
 
     def answer(rpc: Rpc, _: bytes) -> None:
-        rpc.answer((large,))
+        rpc.answer(large)
 
     async with serving(answer) as (endpoint, connect):
         client = await connect()
@@ -215,7 +215,7 @@ async def test_a_client_that_left_is_not_answered() -> None:
         rpc = await asyncio.wait_for(began, 30)
         client.writer.transport.abort()
         await asyncio.wait_for(left.wait(), 30)
-        rpc.answer((b"too late",))
+        rpc.answer(b"too late")
         await pass_time(endpoint, 0)
         assert not endpoint.connections
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgemodel_server.grpc import frames
+from edgemodel_server.grpc.header_block import encode_fields
 from edgemodel_server.grpc.infer_plans import Plans
 from edgemodel_server.grpc.infer_request import parse_message, parse_request
 from edgemodel_server.grpc.messages import add_prefix
@@ -175,3 +176,71 @@ def test_what_is_not_remembered() -> None:
     )  # a field that nobody knows, as if it were the tensor
     for tail in (late, named, look_alike):
         assert not learns(Plans(), fp32 + tail, only)
+
+
+PLAIN = [
+    encode_fields([(name.encode(), (path if name == ":path" else value).encode()) for name, value in REQUEST])
+    for path in ("/a/Unary", "/a/Stream", "/a/None")
+]
+"""Blocks that leave the dynamic table alone, so that their meaning is kept."""
+
+
+def whole_call(stream: int, body: bytes, **changes: Any) -> bytes:
+    """Return a call as busy clients send it: two frames in one piece; `changes` make it another one."""
+    head = (
+        frames.HEADERS,
+        changes.get("head_flags", frames.END_HEADERS),
+        stream,
+        changes.get("block", PLAIN[0]),
+    )
+    data = (
+        frames.DATA,
+        changes.get("data_flags", frames.END_STREAM),
+        changes.get("data_stream", stream),
+        body,
+    )
+    return frames.make_frame(*head) + frames.make_frame(*data) + changes.get("tail", b"")
+
+
+calls = st.lists(
+    st.tuples(
+        st.integers(-2, 2),
+        st.binary(max_size=30).map(lambda data: add_prefix(len(data)) + data),
+        st.one_of(
+            st.just({}),
+            st.just({}),
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "head_flags": st.sampled_from([0, 1, 5, 12, 36]),
+                    "data_flags": st.sampled_from([0, 1, 8, 9]),
+                    "data_stream": st.sampled_from([0, 1, 3, 5]),
+                    "block": st.sampled_from([*PLAIN, *HEADS, b"", b"\xbe", b"\x83"]),
+                    "tail": st.sampled_from([b"\0", frames.make_frame(frames.PING, 0, 0, bytes(8))]),
+                },
+            ),
+        ),
+    ),
+    max_size=12,
+)
+
+
+@given(calls)
+def test_calls_in_one_piece_are_taken_as_those_in_many(
+    calls: list[tuple[int, bytes, dict[str, Any]]],
+) -> None:
+    """The short way for whole calls must do what the strict one does, frame by frame and byte by byte."""
+    whole, cut = Connection(), Connection()
+    for connection in (whole, cut):
+        connection.http2.receive(GREETING)
+        for stream in (1, 3, 5):  # so that the heads are known
+            connection.http2.receive(whole_call(stream, add_prefix(0), block=PLAIN[stream // 2]))
+        assert all(connection.http2._heads.recall(block) for block in PLAIN)
+    for number, (skip, body, changes) in enumerate(calls):
+        stream = max(0, 7 + 2 * number + skip)
+        text = whole_call(stream, body, **changes)
+        whole.http2.receive(text)
+        cut.http2.receive(text[:9])
+        cut.http2.receive(text[9:])
+        assert b"".join(whole.written) == b"".join(cut.written)
+        assert whole.http2.streams.keys() == cut.http2.streams.keys()

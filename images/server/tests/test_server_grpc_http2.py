@@ -123,7 +123,7 @@ def test_too_many_streams_are_refused_one_by_one() -> None:
     refusal = peer.heard_only()
     assert (refusal.kind, refusal.stream, refusal.code) == ("RST_STREAM", 5, ErrorCode.REFUSED_STREAM)
     peer.data(1, b"", end=True)
-    peer.requests[1].stream.send(HEAD, (b"answer",), TRAILERS)
+    peer.requests[1].stream.send(HEAD, b"answer", TRAILERS)
     peer.ask(7)
     assert set(peer.requests) == {1, 3, 7}
 
@@ -133,13 +133,13 @@ def test_a_reset_stream_is_abandoned_and_never_answered() -> None:
     request = peer.requests[1]
     peer.frame(frames.RST_STREAM, 0, 1, frames.ErrorCode.CANCEL.to_bytes(4, "big"))
     assert request.abandoned
-    request.stream.send(HEAD, (b"too late",), TRAILERS)
+    request.stream.send(HEAD, b"too late", TRAILERS)
     assert peer.heard() == []
 
 
 def test_an_early_answer_tells_the_client_to_stop_sending() -> None:
     peer = Peer().ask(1).data(1, b"some")
-    peer.requests[1].stream.send(HEAD, (b"no",), TRAILERS)
+    peer.requests[1].stream.send(HEAD, b"no", TRAILERS)
     assert [frame.kind for frame in peer.heard()] == ["HEADERS", "DATA", "HEADERS", "RST_STREAM"]
     peer.data(1, b"more", end=True)
     assert peer.heard() == []
@@ -191,7 +191,7 @@ def test_an_answer_waits_for_the_windows_of_its_stream_and_connection() -> None:
     peer = Peer().settings(INITIAL_WINDOW_SIZE=10_000).ask(1, end=True)
     answer = bytes(range(256)) * 400
     peer.heard()
-    peer.requests[1].stream.send(HEAD, (answer,), TRAILERS)
+    peer.requests[1].stream.send(HEAD, answer, TRAILERS)
     first = peer.heard()
     assert body_of(first, 1) == answer[:10_000]
     peer.window(1, 1_000_000)
@@ -212,7 +212,7 @@ def test_streams_take_turns() -> None:
         peer.ask(stream, end=True)
     peer.heard()
     for stream in (1, 3):
-        peer.requests[stream].stream.send(HEAD, (b"x" * 200_000,), TRAILERS)
+        peer.requests[stream].stream.send(HEAD, b"x" * 200_000, TRAILERS)
     peer.heard()
     peer.window(0, 1 << 17)
     assert [frame.stream for frame in peer.heard()] == [1, 3, 1, 3]
@@ -220,7 +220,7 @@ def test_streams_take_turns() -> None:
 
 def test_a_window_that_shrinks_below_zero_holds_a_stream_back() -> None:
     peer = Peer().ask(1, end=True)
-    peer.requests[1].stream.send(HEAD, (b"x" * 100_000,), TRAILERS)
+    peer.requests[1].stream.send(HEAD, b"x" * 100_000, TRAILERS)
     peer.heard()
     peer.settings(INITIAL_WINDOW_SIZE=0).window(0, 1 << 20)
     assert [frame.kind for frame in peer.heard()] == ["SETTINGS"]
@@ -234,9 +234,9 @@ def test_small_answers_do_not_overtake_what_waits_on_their_stream() -> None:
     peer = Peer().settings(INITIAL_WINDOW_SIZE=4).ask(1, end=True)
     peer.heard()
     stream = peer.requests[1].stream
-    stream.send(HEAD, (b"123456",), None)
-    stream.send(None, (b"7",), None)
-    stream.send(None, (), TRAILERS)
+    stream.send(HEAD, b"123456", None)
+    stream.send(None, b"7", None)
+    stream.send(None, b"", TRAILERS)
     peer.window(1, 100)
     heard = peer.heard()
     assert body_of(heard, 1) == b"1234567"
@@ -246,7 +246,7 @@ def test_small_answers_do_not_overtake_what_waits_on_their_stream() -> None:
 def test_nothing_but_the_head_is_written_while_the_socket_takes_nothing() -> None:
     peer = Peer().ask(1, end=True)
     peer.http2.outbox.writable = False
-    peer.requests[1].stream.send(HEAD, (b"answer",), TRAILERS)
+    peer.requests[1].stream.send(HEAD, b"answer", TRAILERS)
     assert [frame.kind for frame in peer.heard()] == ["HEADERS"]
     peer.http2.outbox.writable = True
     peer.http2.outbox.flush()
@@ -295,7 +295,7 @@ def test_work_pays_for_cheap_frames() -> None:
     for turn in range(2 * ALLOWANCE):
         stream = 2 * turn + 1
         peer.ask(stream, end=True).frame(frames.PING, 0, 0, b"12345678").window(0, 10)
-        peer.requests[stream].stream.send(HEAD, (b"answer",), TRAILERS)
+        peer.requests[stream].stream.send(HEAD, b"answer", TRAILERS)
     assert not peer.http2.ended
 
 
@@ -338,14 +338,14 @@ def test_going_away_loses_no_request() -> None:
     assert peer.heard_only().code is ErrorCode.REFUSED_STREAM
     for stream in (1, 3):
         assert not peer.http2.idle_and_gone
-        peer.requests[stream].stream.send(HEAD, (b"answer",), TRAILERS)
+        peer.requests[stream].stream.send(HEAD, b"answer", TRAILERS)
     assert peer.http2.idle_and_gone
 
 
 def test_a_client_that_goes_away_gets_its_answers() -> None:
     peer = Peer().ask(1, end=True).frame(frames.GOAWAY, 0, 0, bytes(8))
     assert not peer.http2.idle_and_gone
-    peer.requests[1].stream.send(HEAD, (b"answer",), TRAILERS)
+    peer.requests[1].stream.send(HEAD, b"answer", TRAILERS)
     assert [frame.kind for frame in peer.heard()] == ["HEADERS", "DATA", "HEADERS"]
     assert peer.http2.idle_and_gone
 
@@ -354,7 +354,7 @@ def test_a_broken_connection_abandons_every_stream() -> None:
     peer = Peer().ask(1).ask(3, end=True).frame(frames.PING, 0, 0, b"short")
     assert peer.heard_only().code is ErrorCode.FRAME_SIZE_ERROR
     assert all(request.abandoned for request in peer.requests.values())
-    peer.requests[3].stream.send(HEAD, (b"too late",), TRAILERS)
+    peer.requests[3].stream.send(HEAD, b"too late", TRAILERS)
     assert peer.heard() == []
 
 

@@ -116,9 +116,8 @@ class Connection(asyncio.Protocol):
         elif http2 is not None and not http2.ended:
             http2.allowance.refill()
             self._sweep_streams(http2, now)
-            if http2.idle_and_gone:
-                self._linger(transport)
-            elif now > self._heard + self._limits.idle_seconds:
+            self.close_if_gone()
+            if now > self._heard + self._limits.idle_seconds:
                 self._ask(http2, now)
 
     def _sweep_streams(self, http2: Http2, now: float) -> None:
@@ -154,7 +153,7 @@ class Connection(asyncio.Protocol):
 
     def _ask(self, http2: Http2, now: float) -> None:
         """Send an idle client away; ask a silent one with streams whether it is still there."""
-        if self._asked is not None:
+        if self._asked is not None or http2.ended:
             return
         self._asked = now
         if http2.streams:
@@ -173,6 +172,11 @@ class Connection(asyncio.Protocol):
                 stream.receiver.wind_down()
         elif transport is not None:
             transport.close()
+
+    def close_if_gone(self) -> None:
+        """Close if nothing is under way and nothing will be."""
+        if self._http2 is not None and self._http2.idle_and_gone and self._transport is not None:
+            self._linger(self._transport)
 
     def abort(self) -> None:
         """Cut the connection."""

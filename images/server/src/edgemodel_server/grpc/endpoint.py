@@ -11,6 +11,7 @@ from edgemodel_server.grpc.switchboard import Switchboard
 from edgemodel_server.http.messages import Limits
 
 _SWEEP_SECONDS = 1.0
+_LAST_LOOKS_SECONDS = 0.02
 
 
 class Endpoint:
@@ -66,10 +67,13 @@ class Endpoint:
         """
         for connection in tuple(self.connections):
             connection.go_away()
-        if self.connections:
+        end = monotonic() + seconds
+        while self.connections and monotonic() < end:
             self._empty.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), seconds)
+                await asyncio.wait_for(self._empty.wait(), _LAST_LOOKS_SECONDS)
+            for connection in tuple(self.connections):
+                connection.close_if_gone()
         left = tuple(self.connections)
         for connection in left:
             connection.abort()

@@ -12,9 +12,6 @@ ALLOWANCE = 2000
 """How many frames that cost a client less than us it may send in a row, and in a second without work."""
 
 
-_unpack = frames.FRAME_HEADER.unpack_from
-
-
 class Allowance:
     """What a client may do that is legal, but leads to nothing: PING, SETTINGS, resets, empty frames …
 
@@ -66,6 +63,11 @@ class FrameReader:
         self._block: tuple[int, int, bytearray] | None = None  # a block that goes on: stream, flags, bytes
 
     @property
+    def between_frames(self) -> bool:
+        """Whether the next byte begins a frame of any kind."""
+        return not self._rest and self._block is None and self._began
+
+    @property
     def amid_block(self) -> bool:
         """Whether the client owes us the rest of a header block."""
         return self._block is not None
@@ -77,7 +79,7 @@ class FrameReader:
         position = self._skip_preface(data) if not self._began else 0
         last = len(data) - frames.HEADER_BYTES if self._began else -1
         while position <= last and not self._stopped:
-            high, low, kind, flags, stream_id = _unpack(data, position)
+            high, low, kind, flags, stream_id = frames.unpack_header(data, position)
             length = high << 16 | low
             if length > self._max_frame_bytes:
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a frame is larger than MAX_FRAME_SIZE")
@@ -122,3 +124,23 @@ class FrameReader:
         if flags & frames.END_HEADERS:
             self._block = None
             self._handle(frames.HEADERS, first_flags | frames.END_HEADERS, stream_id, bytes(block))
+
+
+def split_call(data: bytes) -> tuple[int, bytes, bytes] | None:
+    """Return stream, header block and body if ``data`` is exactly one request in the plainest form.
+
+    That is a HEADERS frame with a whole block, without padding and priority, and a DATA frame that ends the
+    request, without padding.
+    """
+    begin, size = frames.HEADER_BYTES, len(data)
+    if size < 2 * begin:
+        return None
+    high, low, kind, flags, stream_id = frames.unpack_header(data)
+    middle = begin + (high << 16 | low)
+    if kind != frames.HEADERS or flags != frames.END_HEADERS or middle + begin > size:
+        return None
+    high, low, kind, flags, same_id = frames.unpack_header(data, middle)
+    end = middle + begin + (high << 16 | low)
+    if kind != frames.DATA or flags != frames.END_STREAM or same_id != stream_id or end != size:
+        return None
+    return stream_id, data[begin:middle], data[middle + begin :]

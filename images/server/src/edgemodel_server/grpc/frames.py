@@ -24,8 +24,8 @@ END_HEADERS = 0x04
 PADDED = 0x08
 HAS_PRIORITY = 0x20
 
-FRAME_HEADER = Struct(">BHBBI")
-"""The length in two pieces (its high byte, then the rest), type, flags, and the stream."""
+unpack_header = Struct(">BHBBI").unpack_from
+"""Reads the length in two pieces (its high byte, then the rest), type, flags, and the stream."""
 
 _LENGTH_TYPE_FLAGS = Struct(">BHBB")
 _SETTING = Struct(">HI")

@@ -63,6 +63,10 @@ class HeadReader:
         self._decoder.max_allowed_table_size = _TABLE_BYTES
         self._kept: dict[bytes, Head] = {}
 
+    def recall(self, block: bytes) -> Head | None:
+        """Return what a request's block means if that is known by its bytes."""
+        return self._kept.get(block)
+
     def read(self, block: bytes, *, trailers: bool = False) -> Head:
         """Return what a block means.
 

@@ -55,7 +55,7 @@ class HealthService:
 
     def _tell(self, rpc: Rpc, service: str, status: HealthCheckResponse.ServingStatus) -> None:
         self._watchers[rpc] = (service, status)
-        rpc.send((HealthCheckResponse(status=status).SerializeToString(),))
+        rpc.send(HealthCheckResponse(status=status).SerializeToString())
 
     def _forget(self, rpc: Rpc) -> None:
         self._watchers.pop(rpc, None)

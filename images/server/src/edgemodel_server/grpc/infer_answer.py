@@ -41,28 +41,26 @@ class AnswerWriter:
         self._datatypes = [datatype for _, datatype in self._outputs]
         self._kept: dict[tuple[tuple[int, ...], ...], list[bytes]] = {}
 
-    def write(self, arrays: Sequence[Tensor]) -> list[bytes]:
-        """Return the pieces of the message that answers with ``arrays``."""
-        raws = [
-            encode_binary(datatype, array) for datatype, array in zip(self._datatypes, arrays, strict=True)
-        ]
+    def write(self, arrays: Sequence[Tensor]) -> bytes:
+        """Return the message that answers with ``arrays``."""
         shapes = tuple([array.shape for array in arrays])
         befores = self._kept.get(shapes)
         if befores is None:
-            befores = self._make_befores(shapes, raws)
+            befores = self._make_befores(shapes, arrays)
             if BYTES not in self._datatypes and len(self._kept) < _MAX_KEPT:
                 self._kept[shapes] = befores
         parts: list[bytes] = []
-        for before, raw in zip(befores, raws, strict=True):
+        for before, datatype, array in zip(befores, self._datatypes, arrays, strict=True):
             parts.append(before)
-            parts.append(raw)
-        return parts
+            parts.append(encode_binary(datatype, array))
+        return b"".join(parts)
 
-    def _make_befores(self, shapes: Sequence[tuple[int, ...]], raws: Sequence[bytes]) -> list[bytes]:
+    def _make_befores(self, shapes: Sequence[tuple[int, ...]], arrays: Sequence[Tensor]) -> list[bytes]:
         """Return what stands before each raw output; for the first one, all the rest of the message."""
         answer = ModelInferResponse(model_name=self._model, model_version=self._version, id=self._id)
-        for (name, datatype), shape in zip(self._outputs, shapes, strict=True):
+        befores: list[bytes] = []
+        for (name, datatype), shape, array in zip(self._outputs, shapes, arrays, strict=True):
             answer.outputs.add(name=name, datatype=datatype, shape=shape)
-        befores = [_RAW_OUTPUT + encode_varint(len(raw)) for raw in raws]
+            befores.append(_RAW_OUTPUT + encode_varint(len(encode_binary(datatype, array))))
         befores[0] = answer.SerializeToString() + befores[0]
         return befores

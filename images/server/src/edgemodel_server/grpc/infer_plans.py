@@ -25,13 +25,13 @@ _MAX_HEAD_BYTES = 4096
 
 
 class _Place(NamedTuple):
-    """Where one tensor lies: the bytes before it, its own range, and what it is."""
+    """Where one tensor lies: the bytes before it and where they begin, its own begin, and what it is."""
 
     before: bytes
+    begin: int
     start: int
     name: str
     dtype: np.dtype[Any]
-    elements: int
     shape: tuple[int, ...]
 
 
@@ -43,6 +43,7 @@ class Plan(NamedTuple):
     places: tuple[_Place, ...]
     output_names: list[str]
     timeout: float | None
+    request_id: str | None
     writer: AnswerWriter
 
     @property
@@ -53,10 +54,10 @@ class Plan(NamedTuple):
     def read(self, message: bytes) -> dict[str, Tensor] | None:
         """Return the tensors in a message of the right length; None if it is not the one that is known."""
         inputs: dict[str, Tensor] = {}
-        for before, start, name, dtype, elements, shape in self.places:
-            if not message.startswith(before, start - len(before)):
+        for before, begin, start, name, dtype, shape in self.places:
+            if not message.startswith(before, begin):
                 return None
-            inputs[name] = np.frombuffer(message, dtype, elements, start).reshape(shape)
+            inputs[name] = np.ndarray(shape, dtype, message, start)
         return inputs
 
 
@@ -118,7 +119,7 @@ def _locate(
         start += len(header)
         if message[start - len(header) : start + len(raw)] != header + raw:
             return None
-        places.append(_Place(before, start, name, array.dtype, array.size, array.shape))
+        places.append(_Place(before, start - len(before), start, name, array.dtype, array.shape))
         start += len(raw)
         before = b""
     return tuple(places)

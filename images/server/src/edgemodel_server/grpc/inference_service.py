@@ -4,6 +4,7 @@ Source: Open Inference Protocol v2, "GRPC". Beyond it, as clients of other serve
 index, and a stream of inferences, which are computed and answered one after the other.
 """
 
+from edgemodel_server.access_log import Work
 from edgemodel_server.app import App
 from edgemodel_server.call import Call, Outcome
 from edgemodel_server.datatypes import Tensor
@@ -108,6 +109,8 @@ class InferenceService:
         if plan.timeout is not None:
             deadline = min(deadline, rpc.received + plan.timeout)
         call = Call(inputs, plan.output_names, inference.finish, received=rpc.received, deadline=deadline)
+        if rpc.logged:
+            rpc.work = call.work = Work(plan.served.name, plan.request_id)
         rpc.on_abandon = call.cancel
         plan.served.submit(call)
 
@@ -130,7 +133,7 @@ class InferenceService:
             served.count_refused(error)
             raise
         writer = AnswerWriter(served.name, served.version, request, signature)
-        plan = Plan(served, served.prepared, (), request.output_names, request.timeout, writer)
+        plan = Plan(served, served.prepared, (), request.output_names, request.timeout, request.id, writer)
         self._plans.learn(message, parsed, request, plan)
         return plan, request.inputs
 
@@ -151,14 +154,14 @@ class _Inference:
             self.refuse(outcome)
             return outcome
         plan = self.plan
-        parts = plan.writer.write(outcome)
-        plan.served.metrics.outputs_bytes += sum(map(len, parts))
-        self.answer(parts)
+        message = plan.writer.write(outcome)
+        plan.served.metrics.outputs_bytes += len(message)
+        self.answer(message)
         return None
 
-    def answer(self, parts: list[bytes]) -> None:
-        """Answer with the message that ``parts`` make."""
-        self.rpc.answer(parts)
+    def answer(self, message: bytes) -> None:
+        """Answer with a ModelInferResponse."""
+        self.rpc.answer(message)
 
     def refuse(self, error: ApiError) -> None:
         """Answer with an error, which ends the call."""
@@ -171,8 +174,8 @@ class _StreamedInference(_Inference):
     __slots__ = ()
 
     @override
-    def answer(self, parts: list[bytes]) -> None:
-        self.rpc.answer([_ANSWER_IN_STREAM, encode_varint(sum(map(len, parts))), *parts])
+    def answer(self, message: bytes) -> None:
+        self.rpc.answer(_ANSWER_IN_STREAM + encode_varint(len(message)) + message)
 
     @override
     def refuse(self, error: ApiError) -> None:

@@ -42,22 +42,20 @@ class Outbox:
         self.max_frame_bytes = MIN_FRAME_BYTES
         self._turns: dict[Stream, None] = {}  # an ordered set of the streams that may have something to send
 
-    def send(
-        self, stream: Stream, head: bytes | None, body: Sequence[bytes | memoryview], trailers: bytes | None
-    ) -> None:
+    def send(self, stream: Stream, head: bytes | None, body: bytes, trailers: bytes | None) -> None:
         """Send what belongs to one stream, in one write where nothing stands in the way."""
         self._allowance.earn(_EARNED_BY_SENDING)
-        size = sum(map(len, body))
+        size = len(body)
         room = min(self.window, stream.send_window, self.max_frame_bytes)
         if stream.queue is not None or size > room or not self.writable:
             self._enqueue(stream, head, body, trailers)
             return
         number = stream.id.to_bytes(4, "big")
-        pieces: list[bytes | memoryview] = []
+        pieces: list[bytes] = []
         if head is not None:
             pieces += (begin_frame(HEADERS, END_HEADERS, len(head)), number, head)
         if body:
-            pieces += (begin_frame(DATA, 0, size), number, *body)
+            pieces += (begin_frame(DATA, 0, size), number, body)
             self.window -= size
             stream.send_window -= size
         if trailers is not None:
@@ -66,18 +64,15 @@ class Outbox:
         if trailers is not None:
             self._finished(stream)
 
-    def _enqueue(
-        self, stream: Stream, head: bytes | None, body: Sequence[bytes | memoryview], trailers: bytes | None
-    ) -> None:
+    def _enqueue(self, stream: Stream, head: bytes | None, body: bytes, trailers: bytes | None) -> None:
         if head is not None:
             self.write(begin_frame(HEADERS, END_HEADERS, len(head)) + stream.id.to_bytes(4, "big") + head)
         if stream.queue is None:
             stream.queue = deque()
             stream.since = monotonic()
-        copy = b"".join(body)
-        if copy:
-            stream.queue.append(memoryview(copy))
-            stream.queued_bytes += len(copy)
+        if body:
+            stream.queue.append(memoryview(body))
+            stream.queued_bytes += len(body)
         stream.trailers = trailers
         self._turns[stream] = None
         self.flush()

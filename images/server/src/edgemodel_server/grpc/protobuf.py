@@ -20,4 +20,4 @@ def parse(kind: type[_Message], message: bytes) -> _Message:
 
 def reply(rpc: Rpc, message: Message) -> None:
     """Answer the present message of a call."""
-    rpc.answer((message.SerializeToString(),))
+    rpc.answer(message.SerializeToString())

@@ -5,7 +5,7 @@ method gets them one after the other and answers each before it gets the next.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
@@ -121,6 +121,11 @@ class Rpc(Receiver):
         self.deadline = self.received + seconds
         self._timer = self._desk.later(seconds, self._expire)
 
+    @property
+    def logged(self) -> bool:
+        """Whether there is an access log, and so a use for ``work``."""
+        return self._desk.access_log is not None
+
     def hand_over_deadline(self) -> None:
         """Leave the deadline to the handler: the call itself watches it no more."""
         if self._timer is not None:
@@ -204,16 +209,16 @@ class Rpc(Receiver):
 
     # -- the answer ------------------------------------------------------------------------------------------
 
-    def answer(self, parts: Sequence[bytes]) -> None:
-        """Answer the present message with the message made of ``parts``."""
+    def answer(self, message: bytes) -> None:
+        """Answer the present message with another one."""
         if self._done:
             return
         if not self.method.streaming:
-            size = self._sent_bytes = sum(map(len, parts))
+            size = self._sent_bytes = len(message)
             self._close(Code.OK)
-            self.stream.send(HEAD, (add_prefix(size), *parts), OK_TRAILERS)
+            self.stream.send(HEAD, add_prefix(size) + message, OK_TRAILERS)
             return
-        self.send(parts)
+        self.send(message)
         self._busy = False
         self.on_abandon = None
         if self._last:
@@ -223,15 +228,14 @@ class Rpc(Receiver):
         elif self._half_closed:
             self.finish()
 
-    def send(self, parts: Sequence[bytes]) -> None:
+    def send(self, message: bytes) -> None:
         """Send one of several messages."""
         if self._done:
             return
         head = None if self._head_sent else HEAD
         self._head_sent = True
-        size = sum(map(len, parts))
-        self._sent_bytes += size
-        self.stream.send(head, (add_prefix(size), *parts), None)
+        self._sent_bytes += len(message)
+        self.stream.send(head, add_prefix(len(message)) + message, None)
 
     def finish(self) -> None:
         """End a streaming answer well."""
@@ -242,7 +246,7 @@ class Rpc(Receiver):
         if self._done:
             return
         self._close(error.code)
-        self.stream.send(None, (), make_trailers(error.code, error.message, alone=not self._head_sent))
+        self.stream.send(None, b"", make_trailers(error.code, error.message, alone=not self._head_sent))
 
     def drop(self, error: RpcError) -> None:
         """End the call with a status, and let its handler know that nobody waits any more."""

@@ -1,7 +1,6 @@
 """One stream of a connection: its state in both directions, and who listens to it."""
 
 from collections import deque
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from edgemodel_server.grpc.frames import ErrorCode
@@ -62,10 +61,10 @@ class Stream:
         self.trailers: bytes | None = None
         self.since = 0.0
 
-    def send(self, head: bytes | None, body: Sequence[bytes | memoryview], trailers: bytes | None) -> None:
-        """Send a header block, the parts of a body, and a last header block; each may be missing.
+    def send(self, head: bytes | None, body: bytes, trailers: bytes | None) -> None:
+        """Send a header block, a piece of the body, and a last header block; each may be missing.
 
-        The parts are copied before this returns. With ``trailers``, even empty ones, the answer is complete.
+        With ``trailers``, even empty ones, the answer is complete.
         """
         if not self.local_done:
             self._outbox.send(self, head, body, trailers)

@@ -79,7 +79,7 @@ class _Refusal(Receiver):
 
     def _answer(self) -> None:
         head = _encode_http_head(self._status, len(self._sentence))
-        self._stream.send(head, (self._sentence,), b"")
+        self._stream.send(head, self._sentence, b"")
 
     @override
     def abandon(self) -> None:
