@@ -252,6 +252,16 @@ def test_weights_from_elsewhere_are_refused(tmp_path: Path, runtime: str, where:
     assert f'takes weights from "{location}", which' in refused.message
 
 
+@pytest.mark.parametrize("location", ["w.bin", "../secret", "/etc/hostname"])
+def test_litert_reads_no_weights_from_other_files(tmp_path: Path, location: str) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "w.bin").write_bytes(b"\0" * 64)
+    (tmp_path / "secret").write_bytes(b"\0" * 64)
+    refused = refusal("TFLite", tflite_models.save_external(tmp_path / "model" / "model.tflite", location))
+    assert refused.reason is Reason.LOAD_FAILED
+    assert "lacks data" in refused.message
+
+
 # -- files that are no models --------------------------------------------------------------------------------
 
 

@@ -101,6 +101,14 @@ class TfliteMaker:
         self._model.operatorCodes.append(entry)
         return len(self._model.operatorCodes) - 1
 
+    def add_external(self, name: str, length: int) -> int:
+        """Add a buffer whose bytes are those of a file of its own."""
+        group, buffer = schema.ExternalBufferGroupT(), schema.ExternalBufferT()
+        group.name = name
+        buffer.id, buffer.group, buffer.offset, buffer.length = 1, 0, 0, length
+        self._model.externalBufferGroups, self._model.externalBuffers = [group], [buffer]
+        return 1
+
     def sign(self, inputs: dict[str, int], outputs: dict[str, int]) -> None:
         """Name the tensors of the first graph for users."""
         signature = schema.SignatureDefT()
@@ -199,6 +207,18 @@ def save_dequantize(path: Path) -> Path:
     graph.quantize(x, 0.5, -3)
     y = graph.tensor("y", KINDS["FP32"], [-1, 4])
     graph.operate(schema.BuiltinOperator.DEQUANTIZE, [x], [y])
+    graph.part.inputs, graph.part.outputs = [x], [y]
+    return maker.save(path)
+
+
+def save_external(path: Path, weights: str) -> Path:
+    """x: FP32 [1, 4] -> y: FP32 [1, 4], whose weights are in a file of their own."""
+    maker = TfliteMaker()
+    graph = maker.graph()
+    x, y = graph.tensor("x", KINDS["FP32"], [1, 4]), graph.tensor("y", KINDS["FP32"], [1, 4])
+    w = graph.tensor("w", KINDS["FP32"], [4, 4])
+    graph.part.tensors[w].externalBuffer = maker.add_external(weights, 64)
+    graph.operate(schema.BuiltinOperator.FULLY_CONNECTED, [x, w, -1], [y], schema.FullyConnectedOptionsT())
     graph.part.inputs, graph.part.outputs = [x], [y]
     return maker.save(path)
 
