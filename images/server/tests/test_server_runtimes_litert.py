@@ -1,6 +1,8 @@
 """LiteRT: the runtime's own answers bit for bit, delegates, overlapping requests, state."""
 
+import signal
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -219,7 +221,23 @@ def test_a_library_that_is_no_delegate(tmp_path: Path) -> None:
     assert_mismatch("libtext.so cannot be used", path, delegate=text)
 
 
-def test_a_crash_of_the_runtime_ends_a_trial_and_nothing_else(tmp_path: Path, delegate: Path) -> None:
+def test_a_file_that_crashes_litert_does_not_take_the_others_down(
+    tmp_path: Path, start_server: StartServer
+) -> None:
+    good = tflite_models.save_dense(tmp_path / "good.tflite")
+    bad = tflite_models.save_nothing(tmp_path / "bad.tflite")
+    program = "import sys; from ai_edge_litert.interpreter import Interpreter; Interpreter(sys.argv[1])"
+    crashed = subprocess.run([sys.executable, "-c", program, str(bad)], check=False, capture_output=True)
+    assert crashed.returncode == -signal.SIGSEGV, "LiteRT refuses this file now: the trial has lost its proof"
+    server = start_server("--model", bad, "--model", good, until=("model ready",))
+    (reason,) = server.ask("GET", "/v2/health/ready").json["reasons"]
+    assert reason["reason"] == "LoadFailed"
+    assert "it ended a trial of the runtime with SIGSEGV" in reason["message"]
+    document = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [0, 0, 0, 0]}]}
+    assert server.infer("good", document).json["outputs"][0]["data"] == [0.0, 0.0, 0.0]
+
+
+def test_a_crash_of_a_delegate_ends_a_trial_and_nothing_else(tmp_path: Path, delegate: Path) -> None:
     path = tflite_models.save_reshape(tmp_path / "reshape.tflite")
     with pytest.raises(StartError) as refused:
         load(path, delegate=delegate, provider_options={"crash": "1"})

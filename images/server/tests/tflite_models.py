@@ -117,7 +117,9 @@ class TfliteMaker:
         signature.outputs = [_map_tensor(name, index) for name, index in outputs.items()]
         self._model.signatureDefs.append(signature)
 
-    def save(self, path: Path) -> Path:
+    def save(self, path: Path, *, graphs: bool = True) -> Path:
+        if not graphs:
+            self._model.subgraphs = None
         builder = flatbuffers.Builder(1024)
         builder.Finish(self._model.Pack(builder), b"TFL3")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -221,6 +223,12 @@ def save_external(path: Path, weights: str) -> Path:
     graph.operate(schema.BuiltinOperator.FULLY_CONNECTED, [x, w, -1], [y], schema.FullyConnectedOptionsT())
     graph.part.inputs, graph.part.outputs = [x], [y]
     return maker.save(path)
+
+
+def save_nothing(path: Path) -> Path:
+    """A sound FlatBuffer without a graph, which LiteRT does not look for before it reads it."""
+    maker = TfliteMaker()
+    return maker.save(path, graphs=False)
 
 
 def save_custom(path: Path, operation: str) -> Path:
