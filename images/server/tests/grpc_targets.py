@@ -9,7 +9,8 @@ from http2_peer import cut_frames
 from edgemodel_server.datatypes import NUMPY_DTYPE, TensorSpec
 from edgemodel_server.errors import ApiError
 from edgemodel_server.grpc.header_block import Head
-from edgemodel_server.grpc.http2 import Http2, Http2Limits
+from edgemodel_server.grpc.http2 import Http2
+from edgemodel_server.grpc.http2_limits import Http2Limits
 from edgemodel_server.grpc.infer_answer import AnswerWriter
 from edgemodel_server.grpc.infer_plans import Plan, Plans
 from edgemodel_server.grpc.infer_request import parse_message, parse_request

@@ -7,7 +7,8 @@ from hpack import Decoder, Encoder
 
 from edgemodel_server.grpc import frames
 from edgemodel_server.grpc.header_block import Head
-from edgemodel_server.grpc.http2 import Http2, Http2Limits
+from edgemodel_server.grpc.http2 import Http2
+from edgemodel_server.grpc.http2_limits import Http2Limits
 from edgemodel_server.grpc.stream import Stream
 
 REQUEST = (

@@ -1,5 +1,6 @@
 """Random and nearly right bytes for the HTTP/2 connection and the decoder of inference requests."""
 
+import gc
 from itertools import pairwise
 from typing import Any
 
@@ -244,3 +245,28 @@ def test_calls_in_one_piece_are_taken_as_those_in_many(
         cut.http2.receive(text[9:])
         assert b"".join(whole.written) == b"".join(cut.written)
         assert whole.http2.streams.keys() == cut.http2.streams.keys()
+
+
+def test_calls_leave_no_cycles_behind() -> None:
+    """The server hardly ever runs the cycle collector: what a call has used must go by itself."""
+    connection = Connection()
+    connection.http2.receive(GREETING)
+    cancelled = frames.make_frame(frames.RST_STREAM, 0, 1003, bytes(4))
+
+    def use(first: int) -> None:
+        for stream in range(first, first + 400, 4):
+            connection.http2.receive(whole_call(stream, add_prefix(0)))
+            connection.http2.receive(whole_call(stream + 2, add_prefix(0) * 2, block=PLAIN[1]))
+
+    use(1)
+    gc.collect()
+    gc.disable()
+    try:
+        use(401)
+        connection.http2.receive(whole_call(1001, b"\1", block=PLAIN[2]))
+        connection.http2.receive(
+            frames.make_frame(frames.HEADERS, frames.END_HEADERS, 1003, PLAIN[0]) + cancelled
+        )
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -6,7 +6,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 from edgemodel_server.grpc.frames import ErrorCode
-from edgemodel_server.grpc.http2 import Http2, Http2Limits
+from edgemodel_server.grpc.http2 import Http2
+from edgemodel_server.grpc.http2_limits import Http2Limits
 from edgemodel_server.grpc.messages import Budget
 from edgemodel_server.grpc.rpc import Client
 from edgemodel_server.http.access import format_peer
@@ -126,8 +127,7 @@ class Connection(asyncio.Protocol):
             stream.receiver.enforce_deadline(now)
             unread = stream.queued_bytes
             if unread and now > stream.since + limits.head_seconds + unread / limits.min_bytes_per_second:
-                stream.reset(ErrorCode.CANCEL)
-                stream.receiver.abandon()
+                http2.cut(stream, ErrorCode.CANCEL)
 
     def _is_late(self, transport: asyncio.Transport, now: float) -> bool:
         """Say whether the client does not begin, does not read, or does not close."""

@@ -3,6 +3,7 @@
 Source: RFC 9113, sections 4 (frames), 6 (frame definitions) and 7 (error codes).
 """
 
+from collections.abc import Mapping
 from enum import IntEnum
 from functools import lru_cache
 from struct import Struct
@@ -87,7 +88,7 @@ def make_frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> b
     return begin_frame(kind, flags, len(payload)) + stream_id.to_bytes(4, "big") + payload
 
 
-def make_settings(values: dict[Setting, int]) -> bytes:
+def make_settings(values: Mapping[Setting, int]) -> bytes:
     """Return a SETTINGS frame."""
     return make_frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(*item) for item in values.items()))
 

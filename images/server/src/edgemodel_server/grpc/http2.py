@@ -6,28 +6,17 @@ stream (RST_STREAM) or the connection (GOAWAY).
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from edgemodel_server.grpc import frames
 from edgemodel_server.grpc.frame_reader import Allowance, FrameReader, split_call
 from edgemodel_server.grpc.frames import ConnectionFault, ErrorCode, Setting, StreamFault
 from edgemodel_server.grpc.header_block import Head, HeadReader, MalformedHeadError
+from edgemodel_server.grpc.http2_limits import Http2Limits
 from edgemodel_server.grpc.outbox import Outbox
-from edgemodel_server.grpc.stream import Receiver, Stream
+from edgemodel_server.grpc.stream import NOBODY, Receiver, Stream
 
 _SMALL_DATA_BYTES = 64
 _PAST_STREAMS = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Http2Limits:
-    """What a client is told in SETTINGS. Bytes, but for the number of streams."""
-
-    max_streams: int = 128
-    max_head_bytes: int = 16 << 10
-    max_frame_bytes: int = 64 << 10
-    stream_window: int = 1 << 20
-    connection_window: int = 4 << 20
 
 
 class Http2:
@@ -65,14 +54,8 @@ class Http2:
             self._on_data, self._on_headers, self._on_priority, self._on_reset, self._on_settings,
             self._on_push, self._on_ping, self._on_goaway, self._on_window_update,
         )  # fmt: skip
-        settings = {
-            Setting.MAX_CONCURRENT_STREAMS: limits.max_streams,
-            Setting.INITIAL_WINDOW_SIZE: limits.stream_window,
-            Setting.MAX_FRAME_SIZE: limits.max_frame_bytes,
-            Setting.MAX_HEADER_LIST_SIZE: limits.max_head_bytes,
-        }
         more = limits.connection_window - frames.DEFAULT_WINDOW
-        write(frames.make_settings(settings) + frames.make_window_update(0, more))
+        write(frames.make_settings(limits.settings()) + frames.make_window_update(0, more))
 
     # -- receiving -------------------------------------------------------------------------------------------
 
@@ -138,8 +121,7 @@ class Http2:
             if stream is None:
                 self.outbox.write(frames.make_reset(fault.stream_id, fault.code))
             else:
-                self.reset(stream, fault.code)
-                stream.receiver.abandon()
+                self.cut(stream, fault.code)
 
     # -- requests --------------------------------------------------------------------------------------------
 
@@ -199,7 +181,10 @@ class Http2:
         windows = (self.outbox.initial_window, self._limits.stream_window)
         stream = Stream(self, stream_id, windows, head.content_length, end)
         self.streams[stream_id] = stream
-        stream.receiver = self._accept(stream, head)
+        stream.receiver = NOBODY
+        receiver = self._accept(stream, head)
+        if not stream.local_done:
+            stream.receiver = receiver
         return stream
 
     def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -271,8 +256,7 @@ class Http2:
         self._require_known(stream_id, "RST_STREAM")
         stream = self.streams.get(stream_id)
         if stream is not None:
-            self._forget(stream)
-            stream.receiver.abandon()
+            self._forget(stream).abandon()
 
     def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
         self.allowance.spend()
@@ -349,12 +333,21 @@ class Http2:
             self._cut.append(stream.id)
             self.outbox.write(frames.make_reset(stream.id, code))
 
-    def _forget(self, stream: Stream) -> None:
+    def cut(self, stream: Stream, code: ErrorCode) -> None:
+        """End a stream at once, and tell its receiver."""
+        receiver = stream.receiver
+        self.reset(stream, code)
+        receiver.abandon()
+
+    def _forget(self, stream: Stream) -> Receiver:
+        """Close a stream and return its receiver; both let go of each other, for nobody looks for cycles."""
+        receiver = stream.receiver
+        del stream.receiver, self.streams[stream.id]
         stream.local_done = True
         stream.queue = None
         stream.queued_bytes = 0
         self._closed.append(stream.id)
-        del self.streams[stream.id]
+        return receiver
 
     def ping(self) -> None:
         """Ask whether the client is still there; the answer counts in ``pings_answered``."""
@@ -393,5 +386,4 @@ class Http2:
         self.ended = True
         self.reader.stop()
         for stream in tuple(self.streams.values()):
-            self._forget(stream)
-            stream.receiver.abandon()
+            self._forget(stream).abandon()

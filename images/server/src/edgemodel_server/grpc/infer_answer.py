@@ -49,6 +49,8 @@ class AnswerWriter:
             befores = self._make_befores(shapes, arrays)
             if BYTES not in self._datatypes and len(self._kept) < _MAX_KEPT:
                 self._kept[shapes] = befores
+        if len(befores) == 1:
+            return befores[0] + encode_binary(self._datatypes[0], arrays[0])
         parts: list[bytes] = []
         for before, datatype, array in zip(befores, self._datatypes, arrays, strict=True):
             parts.append(before)

@@ -250,25 +250,24 @@ class Rpc(Receiver):
 
     def drop(self, error: RpcError) -> None:
         """End the call with a status, and let its handler know that nobody waits any more."""
-        if self._done:
-            return
-        self.fail(error)
-        self._tell_handler()
+        if not self._done:
+            tell_handler = self.on_abandon
+            self.fail(error)
+            if tell_handler is not None:
+                tell_handler()
 
     @override
     def abandon(self) -> None:
         """Stop: the client is gone."""
         if not self._done:
+            tell_handler = self.on_abandon
             self._close(Code.CANCELLED)
-            self._tell_handler()
-
-    def _tell_handler(self) -> None:
-        if self.on_abandon is not None:
-            self.on_abandon()
-            self.on_abandon = None
+            if tell_handler is not None:
+                tell_handler()
 
     def _close(self, code: Code) -> None:
         self._done = True
+        self.on_abandon = None  # it may lead back here, and the collector seldom runs
         if self._timer is not None:
             self._timer.cancel()
         if self._reader is not None:

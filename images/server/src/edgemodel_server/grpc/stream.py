@@ -3,7 +3,7 @@
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
-from edgemodel_server.grpc.frames import ErrorCode
+from edgemodel_server.override import override
 
 if TYPE_CHECKING:
     from edgemodel_server.grpc.http2 import Http2
@@ -23,6 +23,29 @@ class Receiver(Protocol):
 
     def enforce_deadline(self, now: float) -> None:
         """Refuse the request if its client takes too long to send it; ``now`` is a monotonic time."""
+
+
+class _Nobody(Receiver):
+    """Listens to a stream until somebody does."""
+
+    @override
+    def take(self, chunk: bytes, *, end: bool) -> None:
+        """Do nothing."""
+
+    @override
+    def abandon(self) -> None:
+        """Do nothing."""
+
+    @override
+    def wind_down(self) -> None:
+        """Do nothing."""
+
+    @override
+    def enforce_deadline(self, now: float) -> None:
+        """Do nothing."""
+
+
+NOBODY = _Nobody()
 
 
 class Stream:
@@ -72,7 +95,3 @@ class Stream:
     def credit(self, size: int) -> None:
         """Let the client send ``size`` bytes more: so many were taken."""
         self._http2.credit(self, size)
-
-    def reset(self, code: ErrorCode) -> None:
-        """End the stream at once; the receiver is not told."""
-        self._http2.reset(self, code)
