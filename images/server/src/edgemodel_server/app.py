@@ -66,7 +66,8 @@ class App:
     def handle(self, request: Request) -> None:
         """Answer a request, at once or later; never raises."""
         try:
-            self._route(request)
+            route = request.route or self._route
+            route(request)
         except ApiError as error:
             request.answer(error_response(error.status, error.message))
         except Exception:
@@ -77,6 +78,7 @@ class App:
         path = _parse_path(request.path)
         post = self._post.get(path)
         if post is not None and request.method == b"POST":
+            request.route = post
             post(request)
             return
         get = self._get.get(path)
