@@ -1,8 +1,9 @@
 """All connections of a server together: limits, time-outs, and the way to an orderly end."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ Handler = Callable[[Request], None]
 """Answers a request, at once or later, by ``request.answer``. It must not raise."""
 
 _SWEEP_SECONDS = 1.0
+_LOOK_AT_FIRST = 64
 
 
 class Endpoint:
@@ -70,8 +72,10 @@ class Endpoint:
     def _make_room(self, new: "Connection") -> None:
         """Close what has been idle for longest; where nothing is, leave the new connection to probes only."""
         self.crowded += 1
-        idle = [one for one in self.connections if one is not new and one.idle_since is not None]
-        longest = min(idle, key=lambda one: one.idle_since or 0.0, default=None)
+        few = islice(
+            self.connections, _LOOK_AT_FIRST
+        )  # a flood must not cost a look at all of them each time
+        longest = _find_longest_idle(few, new) or _find_longest_idle(self.connections, new)
         if longest is not None:
             longest.close_if_idle()
             self.connections.discard(longest)  # it ends in a moment: the next one must not find it again
@@ -113,3 +117,8 @@ class Endpoint:
         for connection in left:
             connection.abort()
         return len(left)
+
+
+def _find_longest_idle(among: "Iterable[Connection]", new: "Connection") -> "Connection | None":
+    idle = [(since, one) for one in among if one is not new and (since := one.idle_since) is not None]
+    return min(idle, key=lambda pair: pair[0])[1] if idle else None
