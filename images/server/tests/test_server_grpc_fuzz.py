@@ -247,7 +247,7 @@ def test_calls_in_one_piece_are_taken_as_those_in_many(
         assert whole.http2.streams.keys() == cut.http2.streams.keys()
 
 
-def test_calls_leave_no_cycles_behind() -> None:
+def test_calls_and_connections_leave_no_cycles_behind() -> None:
     """The server hardly ever runs the cycle collector: what a call has used must go by itself."""
     connection = Connection()
     connection.http2.receive(GREETING)

@@ -8,10 +8,13 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from grpc_client import GrpcClient, fails_with, outputs_of, raw_request
-from serving import ModelMaker, ServerProcess, StartServer
+from grpc_client import INFERENCE, GrpcClient, fails_with, outputs_of, raw_request
+from hpack import Decoder, Encoder
+from serving import ModelMaker, ServerProcess, StartServer, Wire
 
 from edgemodel_server import __version__
+from edgemodel_server.grpc import frames
+from edgemodel_server.grpc.messages import add_prefix
 from edgemodel_server.grpc.protos import inference_pb2 as pb
 from edgemodel_server.grpc.protos.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
@@ -34,8 +37,25 @@ def test_a_deadline_is_kept_while_the_model_computes(
     grpc_client.infer(request)  # the next one is computed
 
 
-def test_the_server_itself_tells_that_a_deadline_has_passed(grpc_client: GrpcClient) -> None:
-    """The client library would tell by itself; so the header is sent by hand."""
+def test_the_server_keeps_a_deadline_by_itself(grpc_client: GrpcClient) -> None:
+    """The library of gRPC would end its call whatever the server does; this client only waits."""
+    fields = [(":method", "POST"), (":scheme", "http"), (":path", f"/{INFERENCE}/ModelInfer")]
+    fields += [("content-type", "application/grpc"), ("grpc-timeout", "50m")]
+    message = raw_request("slow", x=np.zeros(1, FP32)).SerializeToString()
+    with Wire(grpc_client.port) as wire:
+        wire.send(frames.PREFACE + frames.make_settings({}))
+        wire.send(frames.make_frame(frames.HEADERS, frames.END_HEADERS, 1, Encoder().encode(fields)))
+        wire.send(frames.make_frame(frames.DATA, frames.END_STREAM, 1, add_prefix(len(message)) + message))
+        kind, payload = frames.SETTINGS, b""
+        while kind != frames.HEADERS:
+            head = wire.stream.read(9)
+            kind, payload = head[3], wire.stream.read(int.from_bytes(head[:3], "big"))
+    told = dict(Decoder().decode(payload))
+    assert told["grpc-status"] == "4"
+    assert told["grpc-message"] == "the deadline of the request passed before it was computed"
+
+
+def test_the_parameter_timeout_is_a_deadline_too(grpc_client: GrpcClient) -> None:
     request = raw_request("slow", x=np.zeros(1, FP32))
     request.parameters["timeout"].int64_param = 20_000
     words = fails_with(grpc.StatusCode.DEADLINE_EXCEEDED, lambda: grpc_client.infer(request))
@@ -147,6 +167,18 @@ def test_calls_are_counted_and_logged(grpc_client: GrpcClient, grpc_server: Serv
         5,
     )
     assert line["bytes_in"] == 5 + 7
+
+
+def test_the_access_log_says_what_an_inference_took(
+    grpc_client: GrpcClient, grpc_server: ServerProcess
+) -> None:
+    request = raw_request("dense", x=np.zeros((1, 4), FP32))
+    request.id = "logged"
+    grpc_client.infer(request)
+    (line,) = [line for line in grpc_server.log if line.get("id") == "logged"]
+    assert (line["model"], line["grpc_status"]) == ("dense", 0)
+    assert line["compute_seconds"] > 0
+    assert line["bytes_out"] > 12
 
 
 # -- the end -------------------------------------------------------------------------------------------------

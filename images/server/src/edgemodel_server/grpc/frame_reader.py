@@ -8,6 +8,9 @@ from collections.abc import Callable
 from edgemodel_server.grpc import frames
 from edgemodel_server.grpc.frames import ConnectionFault, ErrorCode
 
+FrameHandler = Callable[[int, int, int, bytes], None]
+"""Takes type, flags, stream and payload of a frame."""
+
 ALLOWANCE = 2000
 """How many frames that cost a client less than us it may send in a row, and in a second without work."""
 
@@ -40,20 +43,12 @@ class Allowance:
 
 
 class FrameReader:
-    """Calls ``handle(kind, flags, stream, payload)`` for each frame.
+    """Cuts what a client sends into frames.
 
     A header block always comes as one HEADERS frame without padding, whatever the client made of it.
     """
 
-    def __init__(
-        self,
-        handle: Callable[[int, int, int, bytes], None],
-        allowance: Allowance,
-        *,
-        max_frame_bytes: int,
-        max_head_bytes: int,
-    ) -> None:
-        self._handle = handle
+    def __init__(self, allowance: Allowance, *, max_frame_bytes: int, max_head_bytes: int) -> None:
         self._allowance = allowance
         self._max_frame_bytes = max_frame_bytes
         self._max_head_bytes = max_head_bytes
@@ -72,8 +67,8 @@ class FrameReader:
         """Whether the client owes us the rest of a header block."""
         return self._block is not None
 
-    def feed(self, data: bytes) -> None:
-        """Take what the client sent; raises ConnectionFault."""
+    def feed(self, data: bytes, handle: FrameHandler) -> None:
+        """Take what the client sent, and have each frame handled; raises ConnectionFault."""
         if self._rest:
             data = self._rest + data
         position = self._skip_preface(data) if not self._began else 0
@@ -89,9 +84,11 @@ class FrameReader:
             position = begin + length
             payload = data[begin:position]
             if self._block is None and (kind != frames.HEADERS or flags & frames.END_HEADERS):
-                self._handle(kind, flags, stream_id & frames.MAX_WINDOW, payload)
+                handle(kind, flags, stream_id & frames.MAX_WINDOW, payload)
             else:
-                self._read_block(kind, flags, stream_id & frames.MAX_WINDOW, payload)
+                block = self._read_block(kind, flags, stream_id & frames.MAX_WINDOW, payload)
+                if block is not None:
+                    handle(frames.HEADERS, *block)
         self._rest = data[position:]
 
     def stop(self) -> None:
@@ -106,24 +103,27 @@ class FrameReader:
         self._began = len(data) >= length
         return length if self._began else 0
 
-    def _read_block(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        """Take a frame that must be a piece of a header block."""
+    def _read_block(
+        self, kind: int, flags: int, stream_id: int, payload: bytes
+    ) -> tuple[int, int, bytes] | None:
+        """Take a frame that must be a piece of a header block; the last one gives flags, stream, block."""
         self._allowance.spend()
         if self._block is None:
             fragment = frames.strip_padding(flags, payload)
             if flags & frames.HAS_PRIORITY and len(fragment) < frames.PRIORITY_BYTES:
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a HEADERS frame ends within its priority")
             self._block = (stream_id, flags & ~frames.PADDED, bytearray(fragment))
-            return
+            return None
         expected, first_flags, block = self._block
         if kind != frames.CONTINUATION or stream_id != expected:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a header block was not continued")
         block += payload
         if len(block) > self._max_head_bytes:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "the header block is too large")
-        if flags & frames.END_HEADERS:
-            self._block = None
-            self._handle(frames.HEADERS, first_flags | frames.END_HEADERS, stream_id, bytes(block))
+        if not flags & frames.END_HEADERS:
+            return None
+        self._block = None
+        return first_flags | frames.END_HEADERS, stream_id, bytes(block)
 
 
 def split_call(data: bytes) -> tuple[int, bytes, bytes] | None:

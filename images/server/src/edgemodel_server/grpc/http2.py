@@ -6,6 +6,7 @@ stream (RST_STREAM) or the connection (GOAWAY).
 
 from collections import deque
 from collections.abc import Callable
+from typing import ClassVar
 
 from edgemodel_server.grpc import frames
 from edgemodel_server.grpc.frame_reader import Allowance, FrameReader, split_call
@@ -32,13 +33,10 @@ class Http2:
         self._limits = limits
         self.allowance = Allowance()
         self.reader = FrameReader(
-            self._on_frame,
-            self.allowance,
-            max_frame_bytes=limits.max_frame_bytes,
-            max_head_bytes=limits.max_head_bytes,
+            self.allowance, max_frame_bytes=limits.max_frame_bytes, max_head_bytes=limits.max_head_bytes
         )
         self._heads = HeadReader(limits.max_head_bytes)
-        self.outbox = Outbox(write, self._finish_local, self.allowance)
+        self.outbox = Outbox(write, self.allowance)
         self.streams: dict[int, Stream] = {}
         self.ended = False
         self.settled = False  # the client's first SETTINGS came
@@ -50,10 +48,6 @@ class Http2:
         self._cut: deque[int] = deque(maxlen=_PAST_STREAMS)  # reset by us: the client may not know yet
         self._window = limits.connection_window
         self._uncredited = 0
-        self._handlers: tuple[Callable[[int, int, bytes], None], ...] = (
-            self._on_data, self._on_headers, self._on_priority, self._on_reset, self._on_settings,
-            self._on_push, self._on_ping, self._on_goaway, self._on_window_update,
-        )  # fmt: skip
         more = limits.connection_window - frames.DEFAULT_WINDOW
         write(frames.make_settings(limits.settings()) + frames.make_window_update(0, more))
 
@@ -65,7 +59,7 @@ class Http2:
             return
         try:
             if not self._receive_call(data):
-                self.reader.feed(data)
+                self.reader.feed(data, self._on_frame)
         except ConnectionFault as fault:
             self.end(fault.code, str(fault))
 
@@ -114,7 +108,7 @@ class Http2:
             self.allowance.spend()
             return
         try:
-            self._handlers[kind](flags, stream_id, payload)
+            self._HANDLERS[kind](self, flags, stream_id, payload)
         except StreamFault as fault:
             self.allowance.spend()
             stream = self.streams.get(fault.stream_id)
@@ -318,7 +312,7 @@ class Http2:
 
     # -- sending and ending ----------------------------------------------------------------------------------
 
-    def _finish_local(self, stream: Stream) -> None:
+    def finish(self, stream: Stream) -> None:
         """Close a stream whose answer is sent; if its request still goes on, say that nobody listens."""
         stream.local_done = True
         if stream.remote_done:
@@ -387,3 +381,9 @@ class Http2:
         self.reader.stop()
         for stream in tuple(self.streams.values()):
             self._forget(stream).abandon()
+
+    _HANDLERS: ClassVar[tuple[Callable[["Http2", int, int, bytes], None], ...]] = (
+        _on_data, _on_headers, _on_priority, _on_reset, _on_settings, _on_push, _on_ping, _on_goaway,
+        _on_window_update,
+    )  # fmt: skip
+    """By the type of frame; functions, for bound methods would be a cycle of each connection with itself."""

@@ -28,14 +28,11 @@ _EARNED_BY_SENDING = 8
 
 
 class Outbox:
-    """The sending half of a connection; ``finished`` is told of each stream whose answer is sent."""
+    """The sending half of a connection."""
 
-    def __init__(
-        self, write: Callable[[bytes], None], finished: Callable[[Stream], None], allowance: Allowance
-    ) -> None:
+    def __init__(self, write: Callable[[bytes], None], allowance: Allowance) -> None:
         self.write = write
         self._allowance = allowance
-        self._finished = finished
         self.writable = True
         self.window = DEFAULT_WINDOW
         self.initial_window = DEFAULT_WINDOW
@@ -62,7 +59,7 @@ class Outbox:
             pieces += _make_end(number, trailers)
         self.write(b"".join(pieces))
         if trailers is not None:
-            self._finished(stream)
+            stream.finish()
 
     def _enqueue(self, stream: Stream, head: bytes | None, body: bytes, trailers: bytes | None) -> None:
         if head is not None:
@@ -111,7 +108,7 @@ class Outbox:
         if stream.trailers is None:
             return
         self.write(b"".join(_make_end(stream.id.to_bytes(4, "big"), stream.trailers)))
-        self._finished(stream)
+        stream.finish()
 
     # -- the client's windows --------------------------------------------------------------------------------
 

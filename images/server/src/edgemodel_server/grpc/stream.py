@@ -95,3 +95,7 @@ class Stream:
     def credit(self, size: int) -> None:
         """Let the client send ``size`` bytes more: so many were taken."""
         self._http2.credit(self, size)
+
+    def finish(self) -> None:
+        """Take note that the answer is sent; for whoever sends it."""
+        self._http2.finish(self)
