@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from bench.contenders import CONTENDERS, ECHO, OURS, Contender
-from bench.results import Load, Results, Window, batched_us
+from bench.results import Load, Results, Window, batch_share
 
 AD_BINARY_8 = Load("ad", "binary", 8)
 AD_BINARY_1 = Load("ad", "binary", 1)
@@ -99,7 +99,7 @@ def _ceiling(load: Load) -> Figure:
         raw_us = 1e6 / max(raw.per_second for raw in echo.raw)
         if load.clients == 1:
             return raw_us / (echo.answered.p50_ms * 1e3 + raw_us)
-        return raw_us / (echo.cpu_us + results.facts[batched_us(load.model)])
+        return raw_us / (echo.cpu_us + raw_us * results.facts[batch_share(load.model)])
 
     return figure
 

@@ -13,11 +13,12 @@ from bench.loadgen import GrpcLoad, HttpLoad
 from bench.machine import BOTH_CORES, CLIENT_CORES, SERVER_CORES, BenchError
 from bench.processes import Running
 from bench.raw import RawLoop, RawWindow, raw_loop
-from bench.results import Load, Results, Window, batched_us
+from bench.results import Load, Results, Window, batch_share
 from bench.workplace import Pace, Workplace, new_place, serving
 
 _WARM_UP_SECONDS = 1.0
 _BATCHES = (1, 2, 4, 8)
+_BATCH_SECONDS = 0.5
 _PATIENCE = {"mbv2": 2}
 """How many times as long a window is for a model of which one answer takes long."""
 
@@ -53,7 +54,8 @@ def measure_model(
     with contextlib.ExitStack() as stack:
         raw = stack.enter_context(raw_loop(work.models[model], server_cores))
         if cores == 1:
-            results.facts[batched_us(model)] = min(raw.measure(0.3, batch).cpu_us for batch in _BATCHES)
+            per_sample = [raw.measure(_BATCH_SECONDS, batch).cpu_us for batch in _BATCHES]
+            results.facts[batch_share(model)] = min(per_sample) / per_sample[0]
         start = _Start(work, stack, model, server_cores)
         ready = list(chain.from_iterable(_start(start, group, results.notes) for group in _by_program(jobs)))
         ready = [job for job in ready if _warm_up(job, results.notes)]

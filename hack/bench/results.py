@@ -69,6 +69,6 @@ class Results:
         return max(self.windows.get((label, load), ()), key=lambda window: window.ratio, default=None)
 
 
-def batched_us(model: str) -> str:
-    """Name the fact: the bare runtime's processor time per sample, in the best batch of up to 8."""
-    return f"{model}.batched_us"
+def batch_share(model: str) -> str:
+    """Name the fact: the runtime's processor time per sample in the best batch of up to 8, by that alone."""
+    return f"{model}.batch_share"

@@ -7,7 +7,7 @@ from bench.contenders import ECHO, OURS
 from bench.loadgen import Answered
 from bench.raw import RawWindow
 from bench.report import bars_table, footprint_table, verdict, windows_table
-from bench.results import Results, Window, batched_us
+from bench.results import Results, Window, batch_share
 
 
 def window(per_second, *, cpu_us=10.0, p50_ms=0.1, p99_ms=1.0, raw=(100.0, 100.0)):
@@ -52,7 +52,7 @@ def test_peers_are_compared_by_the_raw_windows_around_them():
 
 
 def test_the_ceiling_is_what_http_and_the_runtime_leave():
-    results = Results(facts={batched_us("ad"): 2.0})
+    results = Results(facts={batch_share("ad"): 0.08})
     results.windows[ECHO, AD_BINARY_8] = [window(1000, cpu_us=8.0, raw=(40_000.0, 40_000.0))]
     results.windows[ECHO, AD_BINARY_1] = [window(1000, p50_ms=0.075, raw=(40_000.0, 40_000.0))]
     eight, one = limit(1, "x raw").ceiling, limit(3, "x raw").ceiling
