@@ -15,7 +15,7 @@ from PIL import Image
 from edgemodel_server.datatypes import Tensor, TensorSpec
 from edgemodel_server.errors import ApiError
 from edgemodel_server.inference import Signature
-from edgemodel_server.preprocessing.media import Encoding, PictureType, RawFormat, parse_picture_type
+from edgemodel_server.media import Encoding, PictureType, RawFormat, parse_picture_type
 from edgemodel_server.preprocessing.pipeline import Pipeline, build_pipeline
 from edgemodel_server.preprocessing.schema import parse_preprocessing
 

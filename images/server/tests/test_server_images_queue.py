@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from edgemodel_server.errors import ApiError
+from edgemodel_server.media import Encoding, PictureType
 from edgemodel_server.picture_requests import PictureInput, PictureQueue, PictureTask
 from edgemodel_server.preprocessing.geometry import Placement
-from edgemodel_server.preprocessing.media import Encoding, PictureType
 from edgemodel_server.preprocessing.pipeline import Pipeline
 from edgemodel_server.workers import Workers
 

@@ -9,9 +9,9 @@ from edgemodel_server.exposition import Page, wants_openmetrics
 from edgemodel_server.http.messages import Request, Response, error_response, json_response
 from edgemodel_server.http.targets import strip_target
 from edgemodel_server.log import log_exception
+from edgemodel_server.media import is_picture
 from edgemodel_server.openapi import make_document
 from edgemodel_server.picture_requests import CONTENT_TYPE, PictureInference, PictureQueue
-from edgemodel_server.preprocessing.media import is_picture
 from edgemodel_server.repository import NO_CONTROL, describe_server, index_models, parse_index_request
 from edgemodel_server.rest import RestInference
 from edgemodel_server.served import ServedModel

@@ -14,7 +14,7 @@ import orjson
 from edgemodel_server.datatypes import NUMPY_DTYPE, Tensor, TensorSpec
 from edgemodel_server.errors import ApiError
 from edgemodel_server.json_requests import decode_data, split_request
-from edgemodel_server.preprocessing.media import recognize
+from edgemodel_server.media import recognize
 from edgemodel_server.raw_body import decode_raw_body
 from edgemodel_server.tensors import decode_binary, decode_json, parse_shape
 

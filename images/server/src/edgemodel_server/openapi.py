@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from edgemodel_server import __version__
 from edgemodel_server.datatypes import BYTES, NUMPY_DTYPE, TensorSpec
 from edgemodel_server.errors import Reason
-from edgemodel_server.preprocessing.media import RawFormat
+from edgemodel_server.media import RawFormat
 from edgemodel_server.preprocessing.schema import MAX_TOP
 from edgemodel_server.served import ServedModel
 

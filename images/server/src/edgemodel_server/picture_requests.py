@@ -17,9 +17,9 @@ from edgemodel_server.exposition import Page
 from edgemodel_server.http.messages import Request, Response, error_response
 from edgemodel_server.inference import InferRequest, Signature
 from edgemodel_server.log import log_exception
+from edgemodel_server.media import PictureType, parse_picture_type
 from edgemodel_server.metrics import Histogram, Result
 from edgemodel_server.preprocessing.geometry import Placement
-from edgemodel_server.preprocessing.media import PictureType, parse_picture_type
 from edgemodel_server.preprocessing.wishes import Wish, parse_wish
 from edgemodel_server.rest import make_response
 from edgemodel_server.served import ServedModel

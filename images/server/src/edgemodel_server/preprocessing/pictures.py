@@ -15,8 +15,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from edgemodel_server.errors import ApiError
+from edgemodel_server.media import Encoding, PictureType, RawFormat, recognize
 from edgemodel_server.preprocessing.geometry import Placement, Size, place
-from edgemodel_server.preprocessing.media import Encoding, PictureType, RawFormat, recognize
 from edgemodel_server.preprocessing.schema import Color, Interpolation, Preprocessing
 
 # Standard error is for the server's log: Pillow must not write about odd metadata there.

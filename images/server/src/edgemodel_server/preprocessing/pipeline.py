@@ -6,9 +6,9 @@ from pathlib import Path
 from edgemodel_server.datatypes import Tensor, TensorSpec
 from edgemodel_server.errors import ApiError, Reason, StartError
 from edgemodel_server.inference import Signature
+from edgemodel_server.media import PictureType
 from edgemodel_server.preprocessing.classes import Classes
 from edgemodel_server.preprocessing.geometry import Placement, Size, crops_too_much, fixed_frame
-from edgemodel_server.preprocessing.media import PictureType
 from edgemodel_server.preprocessing.pictures import read_frame
 from edgemodel_server.preprocessing.schema import Classification, Color, Layout, Preprocessing, check_labels
 from edgemodel_server.preprocessing.values import DATATYPES, fill_input, make_tables
