@@ -2,7 +2,8 @@
  *
  * It takes RESHAPE and computes it by copying 32-bit floats, to each of which it adds the value of its option
  * "add": an answer tells who computed it. Options: "add", "takes" (the number of another operator to take),
- * "fail" (the message to fail with), "crash" (end the process).
+ * "fail" (the message to fail with), "crash" (end the process), "hang" (write the process id to this file, and
+ * wait for ever).
  *
  * Source: the C interface of TensorFlow Lite, tensorflow/lite/core/c/common.h and
  * tensorflow/lite/delegates/external/external_delegate_interface.h; what is not used here is left opaque.
@@ -10,8 +11,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { OK = 0, FAILED = 1, RESHAPE = 22 };
 
@@ -132,6 +135,15 @@ static int delegate_prepare(Context *context, Delegate *delegate)
     return status;
 }
 
+static void hang(const char *path)
+{
+    FILE *file = fopen(path, "w");
+    fprintf(file, "%d\n", (int)getpid());
+    fclose(file);
+    for (;;)
+        pause();
+}
+
 Delegate *tflite_plugin_create_delegate(char **keys, char **values, size_t count, void (*report_error)(const char *))
 {
     Delegate *delegate = calloc(1, sizeof *delegate);
@@ -144,6 +156,8 @@ Delegate *tflite_plugin_create_delegate(char **keys, char **values, size_t count
             settings->takes = atoi(values[i]);
         else if (strcmp(keys[i], "crash") == 0)
             abort();
+        else if (strcmp(keys[i], "hang") == 0)
+            hang(values[i]);
         else {
             report_error(strcmp(keys[i], "fail") == 0 ? values[i] : "there is no such option");
             return NULL;

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,30 @@ def test_a_crash_of_a_delegate_ends_a_trial_and_nothing_else(tmp_path: Path, del
         load(path, delegate=delegate, provider_options={"crash": "1"})
     assert refused.value.reason is Reason.LOAD_FAILED
     assert "ended a trial of the runtime with SIGABRT" in refused.value.message
+
+
+def test_a_trial_ends_with_its_server(tmp_path: Path, delegate: Path, start_server: StartServer) -> None:
+    path = tflite_models.save_reshape(tmp_path / "reshape.tflite")
+    started = tmp_path / "started"
+    server = start_server(
+        "--model", path, "--delegate", delegate, "--provider-option", f"hang={started}", until=("listening",)
+    )
+    while not (started.exists() and started.read_text().strip()):
+        time.sleep(0.02)
+    child = Path("/proc") / started.read_text().strip() / "stat"
+    assert state_of(child) == "S"
+    server.process.kill()
+    server.wait()
+    while state_of(child) not in ("Z", ""):  # a zombie is gone, too: its new parent has not asked for it yet
+        time.sleep(0.02)
+
+
+def state_of(process: Path) -> str:
+    """The kernel's letter for the state of a process; none if it does not exist."""
+    try:
+        return process.read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return ""
 
 
 def test_a_server_with_a_delegate(tmp_path: Path, delegate: Path, start_server: StartServer) -> None:

@@ -7,6 +7,7 @@ process with SIGSEGV or SIGABRT. ONNX Runtime and OpenVINO refused or served all
 A trial costs the start of an interpreter and of the runtime: one is enough for a file that stays the same.
 """
 
+import ctypes
 import json
 import resource
 import signal
@@ -26,6 +27,8 @@ from edgemodel_server.runtimes import LoadOptions, Model
 
 _SECONDS = 300.0
 """A slow machine, or an emulated one, may need minutes; what needs more hangs."""
+
+_PR_SET_PDEATHSIG = 1
 
 _passed: set[tuple[object, ...]] = set()
 
@@ -75,7 +78,7 @@ def _read_failure(path: Path, stdout: bytes, stderr: bytes) -> StartError:
 
 def main(module: str, path: str, told: str) -> int:
     """Be the child: load the model, compute it once, and say on standard output what keeps it from that."""
-    _stay_small()
+    _be_expendable()
     given = json.loads(told)
     options = LoadOptions(**{**given, "delegate": given["delegate"] and Path(given["delegate"])})
     try:
@@ -90,9 +93,11 @@ def main(module: str, path: str, told: str) -> int:
     return 0
 
 
-def _stay_small() -> None:
-    """Fail rather than take the server along, where memory is short; leave no core file."""
+def _be_expendable() -> None:
+    """End with the parent; end before it where memory is short; leave no core file."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
