@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from edgemodel_server.errors import Reason, StartError
 from edgemodel_server.formats import FORMAT_RUNTIMES, RUNTIMES
 from edgemodel_server.manifest import FORMAT_SUFFIXES
 from edgemodel_server.runtimes import LoadOptions, choose_runtime, load_model
+from edgemodel_server.runtimes.onnx_providers import CPU, check_placement
 from edgemodel_server.settings import parse_settings
 from edgemodel_server.unload import give_memory_back
 
@@ -178,6 +181,24 @@ def test_a_provider_that_takes_no_operation_is_found_out(models: ModelMaker, tmp
         assert (
             refused.message == f"{provider} takes no operation of the model: the CPU would compute all of it"
         )
+
+
+def test_a_provider_that_takes_a_part_is_found_out() -> None:
+    """No provider but the CPU's computes anything here, so that the session's record is made up."""
+    parts = (("NPU", ["Conv", "Relu"]), (CPU, ["Where"]), (CPU, ["Loop", "Where"]))
+    record = [
+        SimpleNamespace(
+            ep_name=name, get_nodes=partial(list, [SimpleNamespace(op_type=kind) for kind in kinds])
+        )
+        for name, kinds in parts
+    ]
+    session = SimpleNamespace(get_provider_graph_assignment_info=lambda: record)
+    check_placement(session, "NPU", LoadOptions(cpu_fallback=True))
+    with pytest.raises(StartError) as refused:
+        check_placement(session, "NPU", LoadOptions())
+    assert refused.value.reason is Reason.PROVIDER_MISMATCH
+    words = "NPU computes only 2 of the model's 5 operations, the CPU would compute 2 Where, 1 Loop"
+    assert words in refused.value.message
 
 
 def test_the_cpu_takes_no_options(models: ModelMaker, tmp_path: Path) -> None:
