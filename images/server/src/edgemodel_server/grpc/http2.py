@@ -80,9 +80,10 @@ class Http2:
         self._last_id = stream_id
         self._window -= size
         self._uncredited += size
-        stream = self._open(stream_id, head, end=True)
-        stream.received_bytes = size
+        stream = self._open(stream_id, head, end=False)
         if not stream.local_done:
+            stream.received_bytes = size
+            stream.remote_done = True
             stream.receiver.take(body, end=True)
         return True
 
