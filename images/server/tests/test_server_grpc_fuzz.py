@@ -8,7 +8,7 @@ import numpy as np
 from grpc_targets import Connection, decode_infer, feed_connection, feed_messages, learns, signature
 from hpack import Encoder
 from http2_peer import REQUEST, body_of, cut_frames
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgemodel_server.grpc import frames
@@ -19,6 +19,7 @@ from edgemodel_server.grpc.messages import add_prefix
 from edgemodel_server.grpc.protos import inference_pb2 as pb
 from edgemodel_server.inference import Signature
 
+thorough = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 GREETING = frames.PREFACE + frames.make_settings({})
 
 
@@ -46,17 +47,20 @@ some_frames = st.builds(
 streams = st.lists(some_frames, max_size=30).map(b"".join)
 
 
+@thorough
 @given(st.binary(max_size=300))
 def test_any_bytes_after_the_greeting(data: bytes) -> None:
     feed_connection(data)
     feed_connection(GREETING + data)
 
 
+@thorough
 @given(streams)
 def test_any_frames(data: bytes) -> None:
     feed_connection(GREETING + data)
 
 
+@thorough
 @given(streams, st.lists(st.integers(0, 2000), max_size=8))
 def test_it_does_not_matter_how_the_bytes_are_cut(data: bytes, cuts: list[int]) -> None:
     """But for PING and other answers at once, which come when their frame has: so everything is compared."""
@@ -68,6 +72,7 @@ def test_it_does_not_matter_how_the_bytes_are_cut(data: bytes, cuts: list[int]) 
     assert b"".join(connection.written) == feed_connection(text)
 
 
+@thorough
 @given(st.lists(st.binary(max_size=3000), max_size=4), st.integers(1, 5000), st.booleans())
 def test_messages_come_back_whatever_the_frames(messages: list[bytes], size: int, huge: bool) -> None:
     """The streaming method echoes every message in order, through frames and windows of any size."""
@@ -83,6 +88,7 @@ def test_messages_come_back_whatever_the_frames(messages: list[bytes], size: int
     assert heard[-1].kind == "HEADERS"
 
 
+@thorough
 @given(st.lists(st.binary(max_size=200), max_size=10), st.lists(st.integers(0, 3000), max_size=10))
 def test_messages_may_be_cut_anywhere(messages: list[bytes], cuts: list[int]) -> None:
     body = b"".join(add_prefix(len(message)) + message for message in messages)
@@ -90,6 +96,7 @@ def test_messages_may_be_cut_anywhere(messages: list[bytes], cuts: list[int]) ->
     assert feed_messages([body[start:end] for start, end in pairwise(places)]) == messages
 
 
+@thorough
 @given(st.binary(max_size=200))
 def test_any_bytes_as_a_message(data: bytes) -> None:
     feed_messages([data])
@@ -120,6 +127,7 @@ requests = st.fixed_dictionaries(
 )
 
 
+@thorough
 @given(requests, st.binary(max_size=6), st.integers(0, 200))
 def test_any_request(request: dict[str, Any], noise: bytes, place: int) -> None:
     message = pb.ModelInferRequest(**request).SerializeToString()
@@ -140,6 +148,7 @@ def good_request(fp32: np.ndarray[Any, Any], int8: np.ndarray[Any, Any]) -> byte
 rows = st.integers(1, 3)
 
 
+@thorough
 @given(rows, rows, st.data())
 def test_a_remembered_request_means_what_the_strict_path_says(
     first: int, second: int, data: st.DataObject
@@ -226,6 +235,7 @@ calls = st.lists(
 )
 
 
+@thorough
 @given(calls)
 def test_calls_in_one_piece_are_taken_as_those_in_many(
     calls: list[tuple[int, bytes, dict[str, Any]]],
