@@ -78,7 +78,7 @@ class RuntimeChoice(Schema):
         | None
     ) = None
     """The library of a LiteRT delegate, by its path in the pod."""
-    allow_cpu_fallback: bool = False
+    allow_cpu_fallback: bool = Field(default=False, alias="allowCPUFallback")
     """Let the CPU compute those operations of a model that the provider lacks."""
 
     @model_validator(mode="after")

@@ -84,7 +84,7 @@ class Serving(Schema):
     idle_unload_seconds: Annotated[int, Field(ge=1, le=604800)] | None = None
     """After how long (seconds) without a request the memory of the model is given back; the next request
     loads it again. Not given: never."""
-    max_cpu_percent: Annotated[int, Field(ge=1, le=100)] | None = Field(None, alias="maxCPUPercent")
+    max_cpu_percent: Annotated[int, Field(ge=1, le=100)] | None = Field(default=None, alias="maxCPUPercent")
     """The share of the CPUs of a pod that computing may use on average: less heat and power, longer
     answers. Not given: all of them."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
