@@ -6,17 +6,20 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from serving import ModelMaker
 
+from edgemodel_server.call import Call, Outcome
 from edgemodel_server.cpus import count_usable_cpus
 from edgemodel_server.datatypes import TensorSpec
 from edgemodel_server.errors import MAX_MESSAGE_CHARACTERS, ApiError, Reason, StartError
 from edgemodel_server.http.messages import Request, Response
 from edgemodel_server.inference import Signature, parse_infer_request
 from edgemodel_server.manifest import read_source
+from edgemodel_server.metrics import Result
 from edgemodel_server.rest import RestInference
 from edgemodel_server.served import INLINE_SECONDS, ServedModel, ServeOptions
 from edgemodel_server.settings import NamedPath, parse_settings
@@ -146,6 +149,37 @@ async def test_inputs_much_larger_than_the_warm_up_leave_the_loop(models: ModelM
     assert not asker.responses
     await asker.until(1)
     assert asker.responses[0].status == 200
+
+
+async def test_a_fault_in_one_answer_does_not_cost_the_others_theirs(
+    models: ModelMaker, tmp_path: Path
+) -> None:
+    served = ServedModel("dense", "1", Workers(asyncio.get_running_loop(), 1), ServeOptions())
+    served.start(prepare(read_source(models.dense(tmp_path / "dense.onnx")), Checks(max_rows=8)))
+    got: list[Outcome] = []
+
+    def fail_once(outcome: Outcome) -> ApiError | None:
+        got.append(outcome)
+        if not isinstance(outcome, ApiError):
+            raise RuntimeError("a fault of the test's")
+        return None
+
+    def take(outcome: Outcome) -> ApiError | None:
+        got.append(outcome)
+        return None
+
+    inputs = {"x": np.ones((1, 4), np.float32)}
+    for finish in (fail_once, take):
+        served.submit(Call(inputs, ["y"], finish, received=0.0))
+    async with asyncio.timeout(60):
+        while len(got) < 3:  # noqa: ASYNC110 - an answer is a call, there is no event
+            await asyncio.sleep(0)
+    first, error, second = got
+    assert isinstance(error, ApiError)
+    assert error.status == 500
+    assert not isinstance(first, ApiError)
+    assert not isinstance(second, ApiError)
+    assert served.metrics.results[Result.OK] == served.metrics.results[Result.FAILED] == 1
 
 
 SIGNATURE = Signature(

@@ -9,6 +9,7 @@ from typing import Any
 from edgemodel_server.call import Call, Outcome
 from edgemodel_server.errors import ApiError, Reason, StartError
 from edgemodel_server.lanes import InlineLane, ThreadLane, compute_one
+from edgemodel_server.log import log_exception
 from edgemodel_server.metrics import ModelMetrics, Result
 from edgemodel_server.runtimes import Model
 from edgemodel_server.runtimes.slot import Binding
@@ -203,14 +204,22 @@ class ServedModel:
             if isinstance(outcome, ApiError):
                 self._end(call, outcome)
             elif not call.over:
-                error = call.end(outcome)
-                if error is None:
-                    metrics.results[Result.OK] += 1
-                else:
-                    self.count_refused(error)
+                self._tell(call, outcome)
         now = monotonic()
         for call in calls:
             metrics.requests.observe(now - call.received)
+
+    def _tell(self, call: Call, outcome: Outcome) -> None:
+        try:
+            error = call.end(outcome)
+        except Exception:  # a fault in writing one answer must not cost the other calls theirs
+            log_exception("answer failed", model=self.name)
+            error = ApiError(500, "the answer could not be written: the server's log has the details")
+            call.finish(error)
+        if error is None:
+            self.metrics.results[Result.OK] += 1
+        else:
+            self.count_refused(error)
 
     def _note_computation(self, count: int, started: float, finished: float) -> None:
         metrics = self.metrics
