@@ -161,7 +161,7 @@ async def test_a_fault_in_one_answer_does_not_cost_the_others_theirs(
     def fail_once(outcome: Outcome) -> ApiError | None:
         got.append(outcome)
         if not isinstance(outcome, ApiError):
-            raise RuntimeError("a fault of the test's")
+            raise TypeError("a fault of the test's")
         return None
 
     def take(outcome: Outcome) -> ApiError | None:
