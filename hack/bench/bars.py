@@ -96,7 +96,7 @@ def _ceiling(load: Load) -> Figure:
         echo = results.best(ECHO, load)
         if echo is None:
             return None
-        raw_us = 1e6 / max(raw.per_second for raw in echo.raw)
+        raw_us = 1e6 / max(raw.pace for raw in echo.raw)
         if load.clients == 1:
             return raw_us / (echo.answered.p50_ms * 1e3 + raw_us)
         return raw_us / (echo.cpu_us + raw_us * results.facts[batch_share(load.model)])

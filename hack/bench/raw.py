@@ -33,6 +33,12 @@ class RawWindow:
     per_second: float
     median_us: float
     cpu_us: float
+    threads: int = 1
+
+    @property
+    def pace(self) -> float:
+        """Samples per second if nobody takes a processor away: what noise slows down is no yardstick."""
+        return self.threads * 1e6 / self.cpu_us
 
 
 class RawLoop:
@@ -95,7 +101,7 @@ class _Loop:
         elapsed, cpu = time.perf_counter() - begun, time.process_time() - cpu
         samples = sum(map(len, durations)) * batch
         median = statistics.median(chain.from_iterable(durations)) / batch
-        return RawWindow(samples / elapsed, median * 1e6, cpu / samples * 1e6)
+        return RawWindow(samples / elapsed, median * 1e6, cpu / samples * 1e6, self._threads)
 
     def _call(self, tensor: Floats, until: float, durations: list[float]) -> None:
         begun = time.perf_counter()

@@ -42,8 +42,8 @@ class Window:
 
     @property
     def ratio(self) -> float:
-        """Requests per call of the bare runtime: in the better one of its two measurements."""
-        return self.per_second / max(raw.per_second for raw in self.raw)
+        """Requests per call of the bare runtime: at its full pace, in the better of its two measurements."""
+        return self.per_second / max(raw.pace for raw in self.raw)
 
     @property
     def cpu_ratio(self) -> float:

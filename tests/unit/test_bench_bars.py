@@ -23,6 +23,12 @@ def test_the_better_raw_window_counts():
     assert window(100, raw=(200.0, 50.0)).ratio == 0.5
 
 
+def test_a_disturbed_raw_loop_flatters_nobody():
+    disturbed = RawWindow(per_second=10.0, median_us=1e4, cpu_us=1e4)
+
+    assert Window(Answered(100, 2.0, 0.1, 1.0), 10.0, (disturbed, disturbed)).ratio == 0.5
+
+
 def test_windows_are_chosen_by_what_ran_next_to_them():
     results = Results()
     results.windows[OURS, AD_BINARY_8] = [window(300, raw=(300.0, 300.0)), window(160, raw=(80.0, 80.0))]
