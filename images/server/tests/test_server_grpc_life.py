@@ -175,7 +175,10 @@ def test_the_access_log_says_what_an_inference_took(
     request = raw_request("dense", x=np.zeros((1, 4), FP32))
     request.id = "logged"
     grpc_client.infer(request)
-    (line,) = [line for line in grpc_server.log if line.get("id") == "logged"]
+    while not (lines := [line for line in grpc_server.log if line.get("id") == "logged"]):
+        assert grpc_server.process.poll() is None
+        time.sleep(0.01)  # the line is written before the answer, and read by another thread
+    (line,) = lines
     assert (line["model"], line["grpc_status"]) == ("dense", 0)
     assert line["compute_seconds"] > 0
     assert line["bytes_out"] > 12
