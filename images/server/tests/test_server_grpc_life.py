@@ -184,6 +184,35 @@ def test_the_access_log_says_what_an_inference_took(
     assert line["bytes_out"] > 12
 
 
+def read_frame(wire: Wire) -> int:
+    """Read one frame; returns its type."""
+    head = wire.stream.read(9)
+    wire.stream.read(int.from_bytes(head[:3], "big"))
+    return head[3]
+
+
+def is_cut(wire: Wire) -> bool:
+    try:
+        return wire.send(frames.PREFACE + frames.make_settings({})).stream.read(1) == b""
+    except OSError:
+        return True
+
+
+def test_connections_beyond_the_limit_are_cut_and_the_others_go_on(
+    dense_model: Path, start_server: StartServer
+) -> None:
+    server = start_server("--model", dense_model, "--grpc-port", 0, "--max-connections", 1)
+    port = server.wait_for("listening")["grpc_port"]
+    with Wire(port) as wire:
+        wire.send(frames.PREFACE + frames.make_settings({}))
+        assert read_frame(wire) == frames.SETTINGS
+        with Wire(port) as other:
+            assert is_cut(other)
+        wire.send(frames.make_frame(frames.PING, 0, 0, bytes(8)))
+        while read_frame(wire) != frames.PING:
+            pass
+
+
 # -- the end -------------------------------------------------------------------------------------------------
 
 

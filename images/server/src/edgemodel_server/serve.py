@@ -24,10 +24,13 @@ _FINISH_SECONDS = 20.0
 """How long requests under way may take after the drain: both fit in Kubernetes' grace period of 30 s."""
 
 _LAST_LOOK_SECONDS = 0.02
+_SWITCH_SECONDS = 0.001
+"""How long a worker's thread may keep the loop from a probe; Python's own 5 ms are long for that."""
 
 
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status. A second signal ends at once."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         status = runner.run(_serve(settings))
         # Threads may still be inside a runtime. An ordinary exit would unwind them through its C++ frames,

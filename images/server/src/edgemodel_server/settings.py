@@ -146,8 +146,7 @@ def _make_parser() -> argparse.ArgumentParser:
     add("--max-picture-pixels", type=_parse_positive, default=1 << 24, metavar="N",
         help="largest width times height of a picture (default: %(default)s)")  # fmt: skip
     add("--max-connections", type=_parse_positive, default=1024, metavar="N",
-        help="HTTP connections at once; then idle ones make room for new ones "
-             "(default: %(default)s)")  # fmt: skip
+        help="HTTP connections at once, and as many of gRPC (default: %(default)s)")  # fmt: skip
     add("--max-queue", type=_parse_positive, default=64, metavar="N",
         help="requests that may wait per model before 503 (default: %(default)s)")  # fmt: skip
     add("--threads", type=_parse_positive, default=None, metavar="N",

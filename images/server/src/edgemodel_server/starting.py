@@ -15,6 +15,7 @@ from edgemodel_server.manifest import Source
 from edgemodel_server.served import ServedModel
 from edgemodel_server.settings import Settings
 from edgemodel_server.startup import Prepared, prepare
+from edgemodel_server.unload import give_memory_back
 
 _UNLOAD_LOOK_SECONDS = 1.0
 _COLLECT_AFTER = 10_000
@@ -31,7 +32,7 @@ def start_models(
     def report(model: ServedModel, outcome: Prepared | StartError) -> None:
         _report_start(model, outcome)
         if all(one.started for one in served) and not settings.idle_unload:
-            gc.collect()
+            give_memory_back()
             gc.freeze()  # what exists now stays: the collector need not look at it again
             gc.set_threshold(_COLLECT_AFTER)  # requests leave no cycles behind
 

@@ -18,7 +18,7 @@ from edgemodel_server.log import log_warning
 from edgemodel_server.manifest import Source, verify_files
 from edgemodel_server.preprocessing import load_pipeline
 from edgemodel_server.resident import read_resident_bytes
-from edgemodel_server.runtimes import LoadOptions, Model, import_runtime, load_model
+from edgemodel_server.runtimes import LoadOptions, Model, Shrinking, import_runtime, load_model
 from edgemodel_server.tuning import Tuning, tune
 
 if TYPE_CHECKING:
@@ -127,7 +127,10 @@ def _warm_up(model: Model, golden: Golden | None, max_rows: int) -> _WarmUp:
         fastest = min(fastest, finished - started)
         if finished >= end or (runs > 1 and fastest > _CLEAR_SECONDS):
             break
-    return _WarmUp(tune(model, inputs, fastest, max_rows), dict(zip(names, outputs, strict=True)))
+    tuning = tune(model, inputs, fastest, max_rows)
+    if isinstance(model, Shrinking) and max(tuning.batch_seconds, default=1) > tuning.max_rows:
+        model.shrink(inputs)  # batches were tried that will never be made
+    return _WarmUp(tuning, dict(zip(names, outputs, strict=True)))
 
 
 def _forgive(model: Model, golden: Golden | None, inputs: Mapping[str, Tensor], error: Exception) -> _WarmUp:

@@ -23,6 +23,8 @@ PAYS_BELOW = 0.8
 _NEAR_BEST = 1.1
 """Of the numbers of rows that are about equally good the smallest is taken: it needs less memory and time."""
 
+_TELLING_ROWS = 4
+_PROMISES_BELOW = 0.95
 _BUDGET_SECONDS = 0.05
 _MIN_RUNS = 3
 _SLOW_SECONDS = 0.02
@@ -108,6 +110,8 @@ def _measure_rows(model: Model, max_rows: int) -> dict[int, float]:
     while rows <= max_rows and time.monotonic() < end:
         inputs = _make_rows(model.signature, rows)
         measured[rows] = fastest(partial(model.run, inputs, names), _BUDGET_SECONDS / 20)
+        if rows >= _TELLING_ROWS and measured[rows] / rows > _PROMISES_BELOW * measured[1]:
+            break  # larger ones would only cost memory
         rows *= 2
     return measured
 

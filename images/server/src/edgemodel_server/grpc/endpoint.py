@@ -53,6 +53,8 @@ class Endpoint:
         """Take note of a new connection."""
         self.connections.add(connection)
         self._empty.clear()
+        if len(self.connections) > self.limits.max_connections:
+            connection.abort()  # to its client the server is unavailable, which it may try again
 
     def closed(self, connection: Connection) -> None:
         """Forget a connection that ended."""

@@ -18,7 +18,6 @@ import httptools
 
 from edgemodel_server.http.access import log_response
 from edgemodel_server.http.messages import Request, Response, error_response
-from edgemodel_server.http.repeats import RepeatableHead, learn_head
 from edgemodel_server.override import override
 
 if TYPE_CHECKING:
@@ -92,7 +91,6 @@ class Connection(asyncio.Protocol):
         self._peer_done = False  # the client sent its end
         self._lingering = False
         self._advancing = False
-        self._repeatable: RepeatableHead | None = None
         self.probes_only = False  # there is room for one question after our health, and for nothing else
 
     # -- transport callbacks ---------------------------------------------------------------------------------
@@ -116,15 +114,11 @@ class Connection(asyncio.Protocol):
     @override
     def data_received(self, data: bytes) -> None:
         """Parse what came and begin what became complete."""
-        repeatable = self._repeatable
-        if (
-            repeatable is not None
-            and len(data) == repeatable.size
-            and self._idle
-            and data.startswith(repeatable.head)
-        ):
-            self._current = repeatable.read(data, monotonic())
-            self._endpoint.handle(self._current)
+        head = self._endpoint.proved_heads.find(data) if self._idle and not self.probes_only else None
+        if head is not None:
+            request = self._current = head.read(data, monotonic(), self)
+            self._endpoint.handle(request)
+            head.route = request.route
         elif not self._last:
             self._parse(data)
 
@@ -153,7 +147,7 @@ class Connection(asyncio.Protocol):
             if not self._last:  # else it is what stands behind the last request: none of our business
                 self._refuse(_RefusedError(400, f"malformed HTTP: {error}"))
         if idle and self._incoming is None and len(self._waiting) == 1:
-            self._repeatable = learn_head(data, self._waiting[0])
+            self._endpoint.proved_heads.learn(data, self._waiting[0])
         self._advance()
 
     @override

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from edgemodel_server.access_log import AccessLog, Work
 from edgemodel_server.http.access import CLIENT_GONE, log_response
 from edgemodel_server.http.messages import HeadWriter, Limits, Request
+from edgemodel_server.http.repeats import ProvedHeads
 
 if TYPE_CHECKING:
     from edgemodel_server.http.connection import Connection
@@ -29,6 +30,7 @@ class Endpoint:
         self.handle = handle
         self.limits = limits
         self.heads = HeadWriter()
+        self.proved_heads = ProvedHeads()
         self.connections: set[Connection] = set()
         self.crowded = 0
         """How many connections were opened when there were as many as may be."""

@@ -11,7 +11,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from edgemodel_server.datatypes import Tensor
 from edgemodel_server.errors import Reason, StartError
@@ -61,6 +61,14 @@ class Model(Protocol):
 
     def close(self) -> None:
         """Give back what the runtime holds; no computation may be under way, and none can follow."""
+
+
+@runtime_checkable
+class Shrinking(Protocol):
+    """A model that keeps the memory of its largest computation until it is told not to."""
+
+    def shrink(self, inputs: Mapping[str, Tensor]) -> None:
+        """Give back what a computation of ``inputs`` does not need; they hold no text."""
 
 
 def load_model(model_format: str, path: Path, options: LoadOptions) -> Model:

@@ -79,6 +79,12 @@ class OnnxModel:
             return None
         return OnnxSlot(self._session, self.signature, geometry)
 
+    def shrink(self, inputs: Mapping[str, Tensor]) -> None:
+        """Compute once more, and give back what larger computations needed; see ``runtimes.Shrinking``."""
+        options = ort.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self._session.run(list(self.signature.outputs), dict(inputs), options)
+
     def close(self) -> None:
         """Give the session back; see ``runtimes.Model``."""
         del self._session
