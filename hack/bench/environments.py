@@ -10,13 +10,12 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from bench.contenders import OURS
-from bench.machine import BenchError
+from bench.machine import BenchError, describe_interpreter, find_interpreter
 from cluster.progress import Progress
 
 _PROJECT = Path(__file__).resolve().parents[2]
@@ -34,7 +33,7 @@ def make_environments(peers: Iterable[str], progress: Progress) -> dict[str, Pat
 
 
 def _make_environment(name: str, requirements: str, progress: Progress) -> Path:
-    key = hashlib.sha256(f"{sys.version}\n{requirements}".encode()).hexdigest()[:12]
+    key = hashlib.sha256(f"{describe_interpreter()}\n{requirements}".encode()).hexdigest()[:12]
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgemodel" / "bench"
     environment = base / f"{name}-{key}"
     if environment.is_dir():
@@ -45,7 +44,7 @@ def _make_environment(name: str, requirements: str, progress: Progress) -> Path:
         unfinished = Path(temporary) / "environment"
         listed = Path(temporary) / "requirements.txt"
         listed.write_text(requirements)
-        _uv("venv", "--relocatable", "--python", sys.executable, str(unfinished))
+        _uv("venv", "--relocatable", "--python", find_interpreter(), str(unfinished))
         _uv("pip", "install", "--require-hashes", "--compile-bytecode", "--link-mode", "copy",
             "--python", str(unfinished / "bin" / "python"), "--requirements", str(listed))  # fmt: skip
         shutil.move(unfinished, environment)

@@ -6,6 +6,8 @@ import contextlib
 import os
 import platform
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +21,23 @@ _AUTOGROUP_NICE = -20
 
 class BenchError(Exception):
     """The measurement cannot go on; the text is a sentence for the person who asked."""
+
+
+def find_interpreter() -> str:
+    """Return the Python that every server and the bare runtime run on.
+
+    Debian's, which is the one in our images, where the machine has it in this version; else our own.
+    """
+    debian = Path(f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}")
+    return str(debian) if debian.exists() else sys.executable
+
+
+def describe_interpreter() -> str:
+    """Return the version of that Python, with its compiler and place."""
+    interpreter = find_interpreter()
+    command = [interpreter, "-c", "import sys; print(sys.version)"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return f"{' '.join(text.split())} ({interpreter})"
 
 
 def require_two_cores() -> None:
@@ -71,7 +90,7 @@ def describe_machine() -> dict[str, str]:
         "processor": f"{os.cpu_count()} x {name} ({', '.join(vectors)})",
         "memory": f"{pages / 2**30:.0f} GiB",
         "kernel": f"{platform.system()} {platform.release()}",
-        "Python": platform.python_version(),
+        "Python": describe_interpreter(),
         "onnxruntime": version("onnxruntime"),
         "numpy": version("numpy"),
     }

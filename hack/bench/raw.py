@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.machine import BenchError, favour
+from bench.machine import BenchError, favour, find_interpreter
 from bench.models import Floats
 from bench.processes import pinned
 from bench.session import open_session
@@ -62,9 +63,15 @@ class RawLoop:
 @contextlib.contextmanager
 def raw_loop(model: Path, cores: Set[int]) -> Iterator[RawLoop]:
     """Keep a loop ready while the block lasts: one thread for each processor, all on one session."""
-    argv = [sys.executable, "-m", "bench.raw", str(model), str(len(cores))]
+    packages = [entry for entry in sys.path if entry and not entry.startswith(sys.base_prefix)]
+    argv = [find_interpreter(), "-m", "bench.raw", str(model), str(len(cores))]
     process = subprocess.Popen(
-        pinned(argv, cores), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        pinned(argv, cores),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(packages)},
     )
     try:
         favour(process.pid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 from cluster import Cluster, tool
 from cluster.commands import run
 from cluster.images import write_archive
+from cluster.node_files import processor_files
 
 LABELS = {"app": "echo"}
 
@@ -116,8 +118,10 @@ def test_pods_run_on_every_node_with_its_architecture(edge_cluster: Cluster, ech
     got = {name: answer(edge_cluster, "edge-a", echo.pod(name)) for name in want}
     assert {name: reply["architecture"] for name, reply in got.items()} == want
     assert want["edge-c"] == "arm64"
-    assert got["edge-c"]["maskedCpus"]
-    assert not got["edge-a"]["maskedCpus"]
+    plain = {Path(name).parts[0] for name in processor_files(os.cpu_count() or 1)}
+    assert set(got["edge-c"]["processors"]) == plain
+    assert set(got["edge-a"]["processors"]) == set(os.listdir("/sys/devices/system/cpu"))  # noqa: PTH208 - names
+    assert set(got["edge-a"]["processors"]) > plain
 
 
 @pytest.mark.needs("pods", "registry")

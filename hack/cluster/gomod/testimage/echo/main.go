@@ -20,7 +20,7 @@ type answer struct {
 	Architecture string   `json:"architecture"`
 	Hostname     string   `json:"hostname"`
 	Path         string   `json:"path"`
-	MaskedCPUs   bool     `json:"maskedCpus"`
+	Processors   []string `json:"processors"`
 	Environment  []string `json:"environment"`
 }
 
@@ -30,13 +30,17 @@ func main() {
 	hostname, _ := os.Hostname()
 	environment := os.Environ()
 	sort.Strings(environment)
-	processors, _ := os.ReadDir("/sys/devices/system/cpu")
+	processors := []string{}
+	entries, _ := os.ReadDir("/sys/devices/system/cpu")
+	for _, entry := range entries {
+		processors = append(processors, entry.Name())
+	}
 	server := &http.Server{Addr: *listen, ReadHeaderTimeout: 5 * time.Second}
 	server.Handler = http.HandlerFunc(func(writer http.ResponseWriter, request *http.Request) {
 		writer.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(writer).Encode(answer{
 			Architecture: runtime.GOARCH, Hostname: hostname, Path: request.URL.Path,
-			MaskedCPUs: len(processors) == 0, Environment: environment,
+			Processors: processors, Environment: environment,
 		})
 	})
 	stop := make(chan os.Signal, 1)
