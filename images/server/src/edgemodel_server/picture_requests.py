@@ -10,7 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias
 
 from edgemodel_server.answers import Answers
-from edgemodel_server.call import Call, Outcome
+from edgemodel_server.call import Call
 from edgemodel_server.datatypes import Tensor
 from edgemodel_server.errors import ApiError
 from edgemodel_server.exposition import Page
@@ -21,7 +21,7 @@ from edgemodel_server.media import PictureType, parse_picture_type
 from edgemodel_server.metrics import Histogram, Result
 from edgemodel_server.preprocessing.geometry import Placement
 from edgemodel_server.preprocessing.wishes import Wish, parse_wish
-from edgemodel_server.rest import make_response
+from edgemodel_server.rest import answer_call, make_response
 from edgemodel_server.served import ServedModel
 from edgemodel_server.workers import Workers
 
@@ -114,8 +114,6 @@ class PictureInference:
         """Answer a request whose body is a picture, when it is computed or refused."""
         if request.work is not None:
             request.work.model = self._model.name
-        if request.work is not None:
-            request.work.model = self._model.name
         try:
             pipeline, signature = self._require_pipeline()
             kind = parse_picture_type(request.headers[CONTENT_TYPE])
@@ -161,27 +159,14 @@ class PictureInference:
         call = Call(
             {pipeline.spec.name: array},
             [name for name, _ in wish.outputs],
-            lambda outcome: self._answer(request, wish, placement, outcome),
+            lambda outcome: answer_call(
+                self._model, request, outcome, lambda arrays: self._make_response(wish, placement, arrays)
+            ),
             received=request.received,
         )
         call.work = request.work
-        call.work = request.work
         request.on_lost = call.cancel
         self._model.submit(call)
-
-    def _answer(
-        self, request: Request, wish: Wish, placement: Placement, outcome: Outcome
-    ) -> ApiError | None:
-        try:
-            if isinstance(outcome, ApiError):
-                raise outcome
-            response = self._make_response(wish, placement, outcome)
-        except ApiError as error:
-            request.answer(error_response(error.status, error.message))
-            return error
-        self._model.metrics.outputs_bytes += response.size
-        request.answer(response)
-        return None
 
     def _make_response(self, wish: Wish, placement: Placement, arrays: Sequence[Tensor]) -> Response:
         answers = Answers(self._model.name, self._model.version, wish.signature)

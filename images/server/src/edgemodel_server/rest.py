@@ -1,13 +1,13 @@
 """The REST end of a model: from an HTTP request to a call, and from its outcome to an HTTP response."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from edgemodel_server.answers import Answers, InferAnswer
 from edgemodel_server.call import Call, Outcome
+from edgemodel_server.datatypes import Tensor
 from edgemodel_server.errors import ApiError
 from edgemodel_server.http.messages import BINARY, JSON, Request, Response, error_response, render_lines
-from edgemodel_server.inference import InferRequest
 from edgemodel_server.layouts import Layouts
 from edgemodel_server.runtimes import Model
 from edgemodel_server.served import ServedModel
@@ -42,7 +42,9 @@ class RestInference:
         call = Call(
             parsed.inputs,
             parsed.output_names,
-            lambda outcome: self._answer(request, parsed, answers, outcome),
+            lambda outcome: answer_call(
+                served, request, outcome, lambda arrays: self._make_response(answers.make(parsed, arrays))
+            ),
             received=request.received,
             deadline=math.inf if parsed.timeout is None else request.received + parsed.timeout,
         )
@@ -59,23 +61,6 @@ class RestInference:
             answers = self._answers = Answers(self._model.name, self._model.version, model.signature)
         return layouts, answers
 
-    def _answer(
-        self, request: Request, parsed: InferRequest, answers: Answers, outcome: Outcome
-    ) -> ApiError | None:
-        request.on_lost = (
-            None  # else request and call would hold each other, as work for the garbage collector
-        )
-        try:
-            if isinstance(outcome, ApiError):
-                raise outcome
-            response = self._make_response(answers.make(parsed, outcome))
-        except ApiError as error:
-            request.answer(error_response(error.status, error.message))
-            return error
-        self._model.metrics.outputs_bytes += response.size
-        request.answer(response)
-        return None
-
     def _make_response(self, answer: InferAnswer) -> Response:
         """Return the response; its head is rendered once for answers of the same sizes."""
         if not answer.tensors:
@@ -88,6 +73,24 @@ class RestInference:
         if key is not None and len(self._lines) < _MAX_KNOWN:
             self._lines[key] = render_lines(response)
         return response
+
+
+def answer_call(
+    served: ServedModel, request: Request, outcome: Outcome, write: Callable[[Sequence[Tensor]], Response]
+) -> ApiError | None:
+    """Answer a request with what became of its call, see ``Call.finish``; ``write`` may raise ApiError."""
+    # Else request and call would hold each other: work for the garbage collector.
+    request.on_lost = None
+    try:
+        if isinstance(outcome, ApiError):
+            raise outcome
+        response = write(outcome)
+    except ApiError as error:
+        request.answer(error_response(error.status, error.message))
+        return error
+    served.metrics.outputs_bytes += response.size
+    request.answer(response)
+    return None
 
 
 def make_response(answer: InferAnswer) -> Response:
