@@ -44,9 +44,9 @@ def split_request(body: bytes) -> tuple[dict[str, Any], list[simdjson.Array]] | 
 def _split_object(root: simdjson.Object) -> tuple[dict[str, Any], list[simdjson.Array]] | None:
     arrays: list[simdjson.Array] = []
     document: dict[str, Any] = {}
-    keys = list(root.keys())
-    if len(set(keys)) < len(keys):
-        return None  # given twice: readers differ in which one they take
+    keys = _unique_keys(root)
+    if keys is None:
+        return None
     for key in keys:
         value = root[key]
         if key == "inputs":
@@ -66,8 +66,8 @@ def _split_inputs(value: object, arrays: list[simdjson.Array]) -> list[dict[str,
     for item in value:
         if not isinstance(item, simdjson.Object):
             return None
-        keys = list(item.keys())
-        if len(set(keys)) < len(keys):
+        keys = _unique_keys(item)
+        if keys is None:
             return None
         entry: dict[str, Any] = {}
         for key in keys:
@@ -193,8 +193,14 @@ def _is_empty(entry: object) -> bool:
 
 
 def _are_among(value: simdjson.Object, known: frozenset[str]) -> bool:
+    keys = _unique_keys(value)
+    return keys is not None and known.issuperset(keys)
+
+
+def _unique_keys(value: simdjson.Object) -> list[str] | None:
+    """Return the keys of an object; None where one is given twice: readers differ in which they take."""
     keys = list(value.keys())
-    return known.issuperset(keys) and len(set(keys)) == len(keys)
+    return keys if len(set(keys)) == len(keys) else None
 
 
 def _parse(text: bytes) -> object:

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -36,15 +36,11 @@ def start_models(
             gc.freeze()  # what exists now stays: the collector need not look at it again
             gc.set_threshold(_COLLECT_AFTER)  # requests leave no cycles behind
 
-    def start_all() -> None:
-        for source, model in zip(sources, served, strict=True):
-            outcome = _prepare_safely(source, settings)
-            with suppress(RuntimeError):  # the loop is closed: the process is about to exit
-                loop.call_soon_threadsafe(report, model, outcome)
-
-    for source, model in zip(sources, served, strict=True):
-        model.reload = partial(_reload, loop, settings, source, model)
-    threading.Thread(target=start_all, name="start", daemon=True).start()
+    pairs = list(zip(sources, served, strict=True))
+    for source, model in pairs:
+        # All checks again: the files may have changed meanwhile.
+        model.reload = partial(_load_in_thread, loop, settings, [(source, model)], _report_start)
+    _load_in_thread(loop, settings, pairs, report)
 
 
 def unload_idle(loop: asyncio.AbstractEventLoop, served: Sequence[ServedModel]) -> None:
@@ -56,15 +52,21 @@ def unload_idle(loop: asyncio.AbstractEventLoop, served: Sequence[ServedModel]) 
     loop.call_later(_UNLOAD_LOOK_SECONDS, unload_idle, loop, served)
 
 
-def _reload(loop: asyncio.AbstractEventLoop, settings: Settings, source: Source, model: ServedModel) -> None:
-    """Load one model again, with all of its checks: its files may have changed meanwhile."""
+def _load_in_thread(
+    loop: asyncio.AbstractEventLoop,
+    settings: Settings,
+    pairs: Sequence[tuple[Source, ServedModel]],
+    report: Callable[[ServedModel, Prepared | StartError], None],
+) -> None:
+    """Load models one after the other, and report each on the loop's thread."""
 
     def load() -> None:
-        outcome = _prepare_safely(source, settings)
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(_report_start, model, outcome)
+        for source, model in pairs:
+            outcome = _prepare_safely(source, settings)
+            with suppress(RuntimeError):  # the loop is closed: the process is about to exit
+                loop.call_soon_threadsafe(report, model, outcome)
 
-    threading.Thread(target=load, name="reload", daemon=True).start()
+    threading.Thread(target=load, name="load", daemon=True).start()
 
 
 def _prepare_safely(source: Source, settings: Settings) -> Prepared | StartError:
