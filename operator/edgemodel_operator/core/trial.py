@@ -25,6 +25,9 @@ FATAL_ANSWERS = frozenset(
 )
 """What a pod cannot recover from by waiting."""
 
+ASK_AGAIN = timedelta(seconds=5)
+"""How long to wait before a pod under trial is asked again."""
+
 
 class Result(StrEnum):
     """How a trial stands."""
@@ -111,8 +114,9 @@ def _late(evidence: Evidence, rules: TrialRules, now: datetime) -> Judgement | N
     if now >= ends:
         seconds = int(rules.deadline.total_seconds())
         return Judgement(Result.FAILED, "ProgressDeadlineExceeded", f"not ready after {seconds} s: {why}")
-    look_again = min(ends, now + REMINDER) if pod is None else ends
-    return Judgement(Result.WAITING, "PodNotReady", why, look_again_at=look_again)
+    # A pod that found its own fault stays up and unready: no event will ever tell of it, so it is asked.
+    pause = REMINDER if pod is None else ASK_AGAIN
+    return Judgement(Result.WAITING, "PodNotReady", why, look_again_at=min(ends, now + pause))
 
 
 def _why_not_ready(evidence: Evidence) -> str:
@@ -131,7 +135,7 @@ def _silent(evidence: Evidence, _rules: TrialRules, now: datetime) -> Judgement 
     if answer is not None and answer.reachable and answer.ready:
         return None
     said = answer.message if answer is not None and answer.message else "the pod has not been asked yet"
-    return Judgement(Result.WAITING, "NoData", said, look_again_at=now + timedelta(seconds=5))
+    return Judgement(Result.WAITING, "NoData", said, look_again_at=now + ASK_AGAIN)
 
 
 def _probation(evidence: Evidence, rules: TrialRules, now: datetime) -> Judgement:  # (6)

@@ -113,6 +113,14 @@ def test_waiting_says_when_to_look_again(evidence: Evidence) -> None:
         assert judgement.look_again_at is None
 
 
+def test_a_pod_that_stays_unready_is_asked_again_soon() -> None:
+    """Nothing in the cluster changes when a pod finds out that its answers are wrong: only asking tells."""
+    unready = replace(PASSING, pod=replace(POD, ready=False), answer=Answer(reachable=False))
+    again = judge(unready, RULES, NOW).look_again_at
+    assert again is not None
+    assert again - NOW <= timedelta(seconds=5)
+
+
 def test_a_waiting_container_is_named_in_the_message() -> None:
     evidence = replace(PASSING, pod=replace(POD, ready=False, waiting="ImagePullBackOff"))
     assert "ImagePullBackOff" in judge(evidence, RULES, NOW).message
