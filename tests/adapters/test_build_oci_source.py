@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edgemodel_operator.api.model import ModelSpec, OciSource, Source
+from edgemodel_operator.api.model import ModelSpec
+from edgemodel_operator.api.source import OciSource, Source
 from edgemodel_operator.build.addresses import AddressPolicy
 from edgemodel_operator.build.failures import BuildError, BuildFailure, Reason
 from edgemodel_operator.build.request import BuildRequest

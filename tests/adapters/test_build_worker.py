@@ -15,8 +15,8 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from edgemodel_operator.api.edgemodel import PlatformName
-from edgemodel_operator.api.model import HttpSource, Source
+from edgemodel_operator.api.image import PlatformName
+from edgemodel_operator.api.source import HttpSource, Source
 from edgemodel_operator.build.failures import BuildError, BuildFailure, Reason, Step
 from edgemodel_operator.build.request import BuildRequest, Login, Progress
 from edgemodel_operator.build.worker import run_build

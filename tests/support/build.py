@@ -15,7 +15,8 @@ import onnx
 from aiohttp import web
 from onnx import TensorProto, helper, numpy_helper
 
-from edgemodel_operator.api.model import HttpSource, ModelFormat, ModelSpec, Source
+from edgemodel_operator.api.model import ModelFormat, ModelSpec
+from edgemodel_operator.api.source import HttpSource, Source
 from edgemodel_operator.build.request import BuildRequest
 from edgemodel_operator.oci.image import parse_index, parse_manifest
 from edgemodel_operator.oci.reference import Reference

@@ -9,55 +9,10 @@ from pydantic import ConfigDict, Field, model_validator
 
 from edgemodel_operator.api.base import Schema, list_map, rules
 from edgemodel_operator.api.edgemodel_status import EdgeModelStatus
+from edgemodel_operator.api.image import ImageSpec
 from edgemodel_operator.api.model import ModelSpec
+from edgemodel_operator.api.references import ConfigMapName, ObjectName
 from edgemodel_operator.api.serving import Serving
-
-NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
-
-ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=NAME_PATTERN)]
-
-
-class SecretName(Schema):
-    """A Secret in the namespace of the EdgeModel."""
-
-    name: ObjectName
-    """The name of the Secret."""
-
-
-class PlatformName(StrEnum):
-    """The platforms that an image can hold."""
-
-    LINUX_AMD64 = "linux/amd64"
-    LINUX_ARM64 = "linux/arm64"
-
-
-class ImageSpec(Schema):
-    """The image that is built."""
-
-    repository: Annotated[
-        str,
-        Field(
-            min_length=3,
-            max_length=255,
-            pattern=r"^[a-zA-Z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$",
-            json_schema_extra=rules(
-                (
-                    "self.matches('^[a-zA-Z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$')",
-                    "repository takes no tag and no digest: write host[:port]/path, the path in lower case",
-                ),
-            ),
-        ),
-    ]
-    """The repository to push to: `host[:port]/path`, without tag or digest."""
-    platforms: Annotated[tuple[PlatformName, ...], Field(max_length=8)] = ()
-    """The platforms to build. Empty: every platform of the runtime image, so that a new node never changes
-    the image of the others."""
-    pull_secrets: Annotated[
-        tuple[SecretName, ...], Field(max_length=8, json_schema_extra=list_map("name"))
-    ] = ()
-    """Secrets of type `kubernetes.io/dockerconfigjson` with which nodes pull, and the operator pushes."""
-    push_secret: SecretName | None = None
-    """The Secret with which the operator pushes, where it differs from the pull secrets."""
 
 
 class Target(Schema):
@@ -80,13 +35,6 @@ class Placement(Schema):
     """PerNode: one pod on every matching node."""
     node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] = {}
     """The labels that a node must carry. Empty: every node."""
-
-
-class ConfigMapName(Schema):
-    """A ConfigMap in the namespace of the EdgeModel."""
-
-    name: ObjectName
-    """The name of the ConfigMap."""
 
 
 class Golden(Schema):

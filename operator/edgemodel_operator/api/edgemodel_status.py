@@ -173,6 +173,62 @@ class VariantImage(Schema):
     """The platforms that it holds."""
 
 
+class ModelFile(Schema):
+    """A file as it came from its source."""
+
+    name: Text
+    """How the source calls it."""
+    sha256: Name
+    """Its SHA-256, in lower-case hex."""
+    size: int = 0
+    """Its size (bytes)."""
+
+
+class ModelTensor(Schema):
+    """An input or output of the model."""
+
+    name: Text
+    """Its name."""
+    datatype: Name
+    """Its type, as in the Open Inference Protocol."""
+    shape: Annotated[tuple[Text, ...], Field(max_length=16)] = ()
+    """Its dimensions: numbers, names of dimensions that vary, or `-1`."""
+
+
+class OperatorSet(Schema):
+    """A set of operators that the model is written in."""
+
+    domain: Name
+    """Its domain; `ai.onnx` for the standard one."""
+    version: int
+    """Its version."""
+
+
+class ModelReport(Schema):
+    """What the operator knows of the model's files."""
+
+    source_key: Name = ""
+    """A hash of source and version: a change of either resolves the source again."""
+    files: Annotated[tuple[ModelFile, ...], Field(max_length=2)] = ()
+    """What was fetched, the model (or archive) first: where the spec gives no SHA-256, this one holds."""
+    inputs: Annotated[tuple[ModelTensor, ...], Field(max_length=64)] = ()
+    """What goes in."""
+    outputs: Annotated[tuple[ModelTensor, ...], Field(max_length=64)] = ()
+    """What comes out."""
+    operator_sets: Annotated[
+        tuple[OperatorSet, ...], Field(max_length=32, json_schema_extra=list_map("domain"))
+    ] = ()
+    """The sets of operators that it is written in."""
+    operators: Annotated[tuple[Name, ...], Field(max_length=256)] = ()
+    """The operators that it uses, sorted; those outside the standard domain as `domain:Name`."""
+    parameters: int = 0
+    """How many weights it has."""
+    size_bytes: int = 0
+    """The size of its files."""
+    estimated_memory_bytes: int = 0
+    """What one copy needs in memory: weights, and tensors at a batch of one where the shapes tell."""
+
+
 class EdgeModelStatus(Schema):
     """What the operator observed."""
 
@@ -182,6 +238,8 @@ class EdgeModelStatus(Schema):
         tuple[Condition, ...], Field(max_length=16, json_schema_extra=list_map("type"))
     ] = ()
     """SourceResolved, Built, Signed, Trusted, Placed, Progressing, Available, Ready, Stalled."""
+    model: ModelReport | None = None
+    """What is known of the model's files."""
     images: Annotated[
         tuple[VariantImage, ...], Field(max_length=16, json_schema_extra=list_map("variant"))
     ] = ()

@@ -9,30 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from edgemodel_operator.api.base import Schema, rules
 from edgemodel_operator.api.preprocessing import Preprocessing
-
-SHA256_RULE = (
-    "self.matches('^[0-9a-f]{64}$')",
-    "sha256 must be 64 lower-case hex digits: write what `sha256sum FILE` prints",
-)
-SHA256_PATTERN = r"^[0-9a-f]{64}$"
-
-Sha256 = Annotated[
-    str, Field(pattern=SHA256_PATTERN, min_length=1, max_length=128, json_schema_extra=rules(SHA256_RULE))
-]
-Url = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=2048,
-        pattern=r"^https?://[^\s/@]+(/\S*)?$",
-        json_schema_extra=rules(
-            (
-                r"self.matches('^https?://[^\\s/@]+(/\\S*)?$')",
-                "url must look like https://host/path and must not hold a user name or password",
-            ),
-        ),
-    ),
-]
+from edgemodel_operator.api.source import KINDS, Source
 
 
 class ModelFormat(StrEnum):
@@ -41,6 +18,16 @@ class ModelFormat(StrEnum):
     ONNX = "ONNX"
     TFLITE = "TFLite"
     OPENVINO = "OpenVINO"
+
+    @property
+    def fewest_files(self) -> int:
+        """How many files a model of the format has at least."""
+        return 2 if self is ModelFormat.OPENVINO else 1
+
+    @property
+    def most_files(self) -> int:
+        """How many files a source may give outside an archive."""
+        return 1 if self is ModelFormat.TFLITE else 2
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -52,108 +39,51 @@ class ModelFormat(StrEnum):
         }[self]
 
 
-class HttpFile(Schema):
-    """A file behind an HTTP(S) URL."""
+class Origin(StrEnum):
+    """The formats that no runtime loads and a build converts."""
 
-    url: Url
-    """Where the file lies."""
-    sha256: Sha256
-    """The SHA-256 of the file, in lower-case hex; nothing else is ever put into an image."""
-
-
-class HttpSource(HttpFile):
-    """A model file behind an HTTP(S) URL."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            (
-                (
-                    "(has(self.insecure) && self.insecure) || (self.url.startsWith('https://') && "
-                    "(!has(self.weights) || self.weights.url.startsWith('https://')))"
-                ),
-                "url must start with https://; to load over plain http inside a plant, add `insecure: true`",
-            ),
-        )
-    )
-
-    insecure: bool = False
-    """Allow plain http. The file is still checked against `sha256`."""
-    weights: HttpFile | None = None
-    """The weights, where the format keeps them in a file of their own: the `.bin` of an OpenVINO IR."""
-
-    @model_validator(mode="after")
-    def _refuse_plain_http(self) -> Self:
-        urls = [self.url, *([self.weights.url] if self.weights else ())]
-        if not self.insecure and not all(url.startswith("https://") for url in urls):
-            raise ValueError("url must start with https://; for plain http add `insecure: true`")
-        return self
+    PYTORCH_EXPORT = "PyTorchExport"
+    """A program of `torch.export` (`.pt2`)."""
+    TORCHSCRIPT = "TorchScript"
+    """A module of `torch.jit.save` (`.pt`, `.ts`)."""
+    KERAS = "Keras"
+    """A model of `keras.Model.save` (`.keras`)."""
+    SAVED_MODEL = "SavedModel"
+    """A folder of TensorFlow's SavedModel: its source is an archive."""
 
 
-class OciFile(Schema):
-    """A file inside an OCI artifact or image."""
+class TensorSpec(Schema):
+    """A tensor that goes into a model."""
 
-    path: Annotated[str, Field(max_length=512)] = ""
-    """The file inside: the title of a layer, or a path in an image. Empty: the only file whose name ends as
-    the format asks (`.onnx`, `.tflite`, `.xml`; weights: `.bin`)."""
-    sha256: Sha256
-    """The SHA-256 of the file, in lower-case hex; nothing else is ever put into an image."""
-
-
-class OciSource(OciFile):
-    """A model file inside an OCI artifact or image."""
-
-    reference: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=512,
-            pattern="/",
-            json_schema_extra=rules(
-                (
-                    "self.contains('/')",
-                    "reference must name its registry: write host[:port]/repository@sha256:<digest> or :tag",
-                ),
-            ),
-        ),
-    ]
-    """The artifact: `host[:port]/repository@sha256:…` or `:tag`."""
-    weights: OciFile | None = None
-    """The weights, where the format keeps them in a file of their own: the `.bin` of an OpenVINO IR."""
+    name: Annotated[str, Field(max_length=256)] = ""
+    """Its name; empty: `input_0` and so on, by position."""
+    datatype: Annotated[str, Field(max_length=8)]
+    """Its type, as in the Open Inference Protocol: FP32, INT64, …"""
+    shape: Annotated[tuple[int, ...], Field(max_length=16)]
+    """Its dimensions; -1 for one that may vary."""
 
 
-class Source(Schema):
-    """Where the model comes from: exactly one of the fields."""
+class Conversion(Schema):
+    """How the model gets its format in the build."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            (
-                "[has(self.http), has(self.oci)].filter(given, given).size() == 1",
-                "give exactly one source: write either `http:` or `oci:`, not both and not none",
-            ),
-        )
-    )
-
-    http: HttpSource | None = None
-    """A file behind an HTTP(S) URL."""
-    oci: OciSource | None = None
-    """A file in an OCI artifact or image."""
-
-    @model_validator(mode="after")
-    def _require_exactly_one(self) -> Self:
-        if (self.http is None) == (self.oci is None):
-            raise ValueError("give exactly one source: `http` or `oci`")
-        return self
-
-    @property
-    def digests(self) -> tuple[str, ...]:
-        """The SHA-256 (64 hex digits) of each file: the model, then its weights where they are apart."""
-        chosen = self.http or self.oci
-        if chosen is None:
-            raise ValueError("a source without http and oci cannot be constructed")
-        return (chosen.sha256, *([chosen.weights.sha256] if chosen.weights else ()))
+    origin: Origin
+    """What the source holds."""
+    inputs: Annotated[tuple[TensorSpec, ...], Field(max_length=64)] = ()
+    """The inputs, where the source does not say them itself: TorchScript needs them."""
 
 
-_WEIGHTS = "(has(self.source.http) ? has(self.source.http.weights) : has(self.source.oci.weights))"
+_CONVERTED = {
+    Origin.PYTORCH_EXPORT: ModelFormat.ONNX,
+    Origin.TORCHSCRIPT: ModelFormat.ONNX,
+    Origin.KERAS: ModelFormat.TFLITE,
+    Origin.SAVED_MODEL: ModelFormat.TFLITE,
+}
+_WEIGHTS = " || ".join(f"(has(self.source.{kind}) && has(self.source.{kind}.weights))" for kind in KINDS)
+_PLAIN = "has(self.convert) || has(self.source.archive)"
+_WEIGHTS_SENTENCE = (
+    "an OpenVINO IR is two files, so give its .bin as `weights` of the source, or an `archive` with both; a "
+    "TFLite model is one file, so leave `weights` out"
+)
 
 
 class ModelSpec(Schema):
@@ -161,15 +91,25 @@ class ModelSpec(Schema):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
+            (f"({_PLAIN}) || self.format != 'OpenVINO' || {_WEIGHTS}", _WEIGHTS_SENTENCE),
+            (f"({_PLAIN}) || self.format != 'TFLite' || !({_WEIGHTS})", _WEIGHTS_SENTENCE),
             (
                 (
-                    "!(has(self.source.http) || has(self.source.oci)) || "
-                    f"{_WEIGHTS} == (self.format == 'OpenVINO')"
+                    "!has(self.convert) || self.format == (self.convert.origin in ['PyTorchExport', "
+                    "'TorchScript'] ? 'ONNX' : 'TFLite')"
                 ),
                 (
-                    "an OpenVINO IR is two files, so give its .bin as `weights` of the source; "
-                    "ONNX and TFLite models are one file, so leave `weights` out"
+                    "PyTorchExport and TorchScript are converted to `format: ONNX`, Keras and SavedModel to "
+                    "`format: TFLite`"
                 ),
+            ),
+            (
+                "!has(self.convert) || self.convert.origin != 'TorchScript' || has(self.convert.inputs)",
+                "a TorchScript module does not say what it takes: give `inputs` with datatype and shape",
+            ),
+            (
+                "!has(self.convert) || self.convert.origin != 'SavedModel' || has(self.source.archive)",
+                "a SavedModel is a folder: give an archive of it, and add `archive: {path: FOLDER}`",
             ),
         )
     )
@@ -190,11 +130,23 @@ class ModelSpec(Schema):
     """The user's own name for this version; clients see it in the model's metadata."""
     preprocessing: Preprocessing | None = None
     """How a picture becomes the model's input. With it, clients may send JPEG and PNG files as requests."""
+    convert: Conversion | None = None
+    """Given where the source holds another format than the one that is served."""
 
     @model_validator(mode="after")
-    def _require_all_files(self) -> Self:
-        if len(self.source.digests) != len(self.format.suffixes):
-            raise ValueError(
-                "an OpenVINO IR is two files, the other formats are one: give `weights` for OpenVINO only"
-            )
+    def _check_files(self) -> Self:
+        if self.convert is not None:
+            return self._check_conversion(self.convert)
+        given = len(self.source.digests)
+        if self.source.archive is None and not self.format.fewest_files <= given <= self.format.most_files:
+            raise ValueError(_WEIGHTS_SENTENCE)
+        return self
+
+    def _check_conversion(self, conversion: Conversion) -> Self:
+        if self.format is not _CONVERTED[conversion.origin]:
+            raise ValueError(f"{conversion.origin} is converted to `format: {_CONVERTED[conversion.origin]}`")
+        if conversion.origin is Origin.TORCHSCRIPT and not conversion.inputs:
+            raise ValueError("a TorchScript module does not say what it takes: give `inputs`")
+        if conversion.origin is Origin.SAVED_MODEL and self.source.archive is None:
+            raise ValueError("a SavedModel is a folder: give an archive of it")
         return self

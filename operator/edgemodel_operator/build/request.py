@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, SecretStr, SerializationInfo, field_serializer
 
 from edgemodel_operator.api.base import Schema
-from edgemodel_operator.api.edgemodel import PlatformName
+from edgemodel_operator.api.image import PlatformName
 from edgemodel_operator.api.model import ModelSpec
 from edgemodel_operator.build.failures import Step
 from edgemodel_operator.build.layout import ASSEMBLER

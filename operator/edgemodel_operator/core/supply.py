@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgemodel_operator.api.edgemodel import EdgeModelSpec, PlatformName
+from edgemodel_operator.api.edgemodel import EdgeModelSpec
+from edgemodel_operator.api.image import PlatformName
 from edgemodel_operator.api.model import ModelSpec
 from edgemodel_operator.core.world import SupplyStep
 

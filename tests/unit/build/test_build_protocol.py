@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from edgemodel_operator.api.edgemodel import PlatformName
-from edgemodel_operator.api.model import HttpSource, ModelFormat, ModelSpec, Source
+from edgemodel_operator.api.image import PlatformName
+from edgemodel_operator.api.model import ModelFormat, ModelSpec
+from edgemodel_operator.api.source import HttpSource, Source
 from edgemodel_operator.build.failures import BuildFailure, Reason, Step
 from edgemodel_operator.build.protocol import (
     InvalidMessage,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgemodel_operator.api.model import HttpSource, OciSource
+from edgemodel_operator.api.source import HttpSource, OciSource
 from edgemodel_operator.build.request import BuildRequest
 from edgemodel_operator.build.sources.download import Allowance, FetchedFile
 from edgemodel_operator.build.sources.http import fetch_http

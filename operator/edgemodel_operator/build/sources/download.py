@@ -64,9 +64,9 @@ def too_large(size: int, limit: int) -> BuildError:
     )
 
 
-def check_digest(file: FetchedFile, expected: str) -> FetchedFile:
-    """Give the file back if it has the SHA-256 that the spec names; else raise SourceDigestMismatch."""
-    if file.sha256 != expected:
+def check_digest(file: FetchedFile, expected: str | None) -> FetchedFile:
+    """Give the file back if it has the SHA-256 that is asked for, if any; else raise SourceDigestMismatch."""
+    if expected and file.sha256 != expected:
         raise fail(
             Reason.SOURCE_DIGEST_MISMATCH,
             f"The file of {file.size} bytes has sha256 {file.sha256}, but the spec says {expected}: "

@@ -14,7 +14,7 @@ from pathlib import Path
 import aiohttp
 from yarl import URL
 
-from edgemodel_operator.api.model import HttpFile
+from edgemodel_operator.api.source import HttpFile
 from edgemodel_operator.build.addresses import ForbiddenAddress, guarded_session
 from edgemodel_operator.build.failures import BuildError, Reason, fail
 from edgemodel_operator.build.sources.download import Allowance, FetchedFile, check_digest, save

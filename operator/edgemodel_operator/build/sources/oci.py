@@ -15,7 +15,7 @@ from pathlib import Path
 
 import aiohttp
 
-from edgemodel_operator.api.model import OciFile
+from edgemodel_operator.api.source import OciFile
 from edgemodel_operator.build.addresses import AddressPolicy, ForbiddenAddress, guarded_session
 from edgemodel_operator.build.archives import ArchiveLimits, InvalidArchive, extract_file
 from edgemodel_operator.build.failures import BuildError, Reason, fail
