@@ -18,12 +18,13 @@ def authority(**key: Any) -> list[Json]:
     return [{"name": "plant-a", "key": key}]
 
 
+WEIGHTS = {"url": "https://models.plant-a.local/line.bin", "sha256": SHA256}
 PLAIN_WEIGHTS = {"url": "http://models.plant-a.local/line.bin", "sha256": SHA256}
 REFUSED: dict[str, tuple[str, str, Any, str]] = {
     "unknown field": ("EdgeModel", "model.sorce", {}, 'unknown field "spec.model.sorce"'),
     "unknown section": ("EdgeModel", "scaling", {}, 'unknown field "spec.scaling"'),
-    "two sources": ("EdgeModel", "model.source.oci", OCI, "give exactly one source: write either `http:` or"),
-    "no source": ("EdgeModel", "model.source", {}, "give exactly one source: write either `http:` or `oci:`"),
+    "two sources": ("EdgeModel", "model.source.oci", OCI, "give exactly one source: write one of"),
+    "no source": ("EdgeModel", "model.source", {}, "give exactly one source: write one of"),
     "source missing": ("EdgeModel", "model.source", DELETE, "spec.model.source: Required value"),
     "another format": ("EdgeModel", "model.format", "PyTorch", 'values: "ONNX", "TFLite", "OpenVINO"'),
     "IR without its weights": (
@@ -34,9 +35,63 @@ REFUSED: dict[str, tuple[str, str, Any, str]] = {
     ),
     "weights of a single file": (
         "EdgeModel",
-        "model.source.http.weights",
-        {"url": "https://models.plant-a.local/line.bin", "sha256": SHA256},
-        "ONNX and TFLite models are one file, so leave `weights` out",
+        "model",
+        {"format": "TFLite", "version": "1", "source": {"http": HTTP | {"weights": WEIGHTS}}},
+        "a TFLite model is one file, so leave `weights` out",
+    ),
+    "weights of an archive": (
+        "EdgeModel",
+        "model.source",
+        {"http": HTTP | {"weights": WEIGHTS}, "archive": {}},
+        "an archive holds all files of the model: leave `weights` out",
+    ),
+    "bucket with its scheme": (
+        "EdgeModel",
+        "model.source",
+        {"s3": {"bucket": "s3://models", "key": "line.onnx"}},
+        "bucket must be 3 to 63 lower-case letters, digits, dots and hyphens, without s3://",
+    ),
+    "store over plain http": (
+        "EdgeModel",
+        "model.source",
+        {"s3": {"endpoint": "http://s3.plant-a.local", "bucket": "models", "key": "line.onnx"}},
+        "endpoint must start with https://; to load over plain http inside a plant, add `insecure: true`",
+    ),
+    "way out of a volume": (
+        "EdgeModel",
+        "model.source",
+        {"pvc": {"claimName": "models", "path": "../line.onnx"}},
+        "a path is relative and plain: write folder/model.onnx, without a leading / and without `..`",
+    ),
+    "conversion to another format": (
+        "EdgeModel",
+        "model.convert",
+        {"origin": "Keras"},
+        "PyTorchExport and TorchScript are converted to `format: ONNX`, Keras and SavedModel to",
+    ),
+    "TorchScript without inputs": (
+        "EdgeModel",
+        "model.convert",
+        {"origin": "TorchScript"},
+        "a TorchScript module does not say what it takes: give `inputs` with datatype and shape",
+    ),
+    "SavedModel that is no archive": (
+        "EdgeModel",
+        "model",
+        {"format": "TFLite", "version": "1", "source": {"http": HTTP}, "convert": {"origin": "SavedModel"}},
+        "a SavedModel is a folder: give an archive of it, and add `archive: {path: FOLDER}`",
+    ),
+    "builder without its Dockerfile": (
+        "EdgeModel",
+        "image.builder",
+        "Docker",
+        "`builder: Docker` and `builder: Buildah` need a `dockerfile`, `builder: Graft` takes none",
+    ),
+    "context that is no archive": (
+        "EdgeModel",
+        "image",
+        {"repository": REPOSITORY, "builder": "Docker", "dockerfile": {"context": {"http": HTTP}}},
+        "the context of a Dockerfile is an archive: add `archive: {}` beside its source",
     ),
     "weights over plain http": (
         "EdgeModel",

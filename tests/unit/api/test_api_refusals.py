@@ -35,6 +35,18 @@ HTTP = "spec.model.source.http"
 OCI = {"oci": {"reference": "registry.example.com/models/line:1", "sha256": "0" * 64}}
 PICTURES = "spec.model.preprocessing"
 STRETCH = {"mode": "Stretch", "width": 8, "height": 8}
+S3 = {"bucket": "models", "key": "line.onnx"}
+FILE = {"url": "https://files.example.com/a.onnx"}
+WITH_WEIGHTS = FILE | {"weights": {"url": "https://files.example.com/a.bin"}}
+TFLITE_WITH_WEIGHTS = {"format": "TFLite", "version": "1", "source": {"http": WITH_WEIGHTS}}
+SAVED_MODEL = {
+    "format": "TFLite",
+    "version": "1",
+    "source": {"http": FILE},
+    "convert": {"origin": "SavedModel"},
+}
+ARCHIVE = {"http": FILE, "archive": {}}
+NO_ARCHIVE = MODEL["spec"]["image"] | {"builder": "Docker", "dockerfile": {"context": {"http": FILE}}}
 DELETE = object()
 
 REFUSED: tuple[tuple[type[Schema], str, Any, str], ...] = (
@@ -46,12 +58,17 @@ REFUSED: tuple[tuple[type[Schema], str, Any, str], ...] = (
     (EdgeModel, "spec.model.source", {}, "exactly one source"),
     (EdgeModel, "spec.model.source", MODEL["spec"]["model"]["source"] | OCI, "exactly one source"),
     (EdgeModel, "spec.model.source", {"oci": OCI["oci"] | {"reference": "line"}}, "must name its registry"),
-    (
-        EdgeModel,
-        f"{HTTP}.weights",
-        {"url": "https://files.example.com/a.bin", "sha256": "0" * 64},
-        "ONNX and TFLite models are one file",
-    ),
+    (EdgeModel, "spec.model", TFLITE_WITH_WEIGHTS, "a TFLite model is one file, so leave `weights` out"),
+    (EdgeModel, "spec.model.source", {"http": WITH_WEIGHTS, "archive": {}}, "an archive holds all files"),
+    (EdgeModel, "spec.model.source", {"s3": S3 | {"bucket": "s3://models"}}, "without s3://"),
+    (EdgeModel, "spec.model.source", {"s3": S3 | {"endpoint": "http://s3.example.com"}}, "endpoint must"),
+    (EdgeModel, "spec.model.source", {"pvc": {"claimName": "a", "path": "../b"}}, "relative and plain"),
+    (EdgeModel, "spec.model.convert", {"origin": "Keras"}, "are converted to `format: ONNX`, Keras and"),
+    (EdgeModel, "spec.model.convert", {"origin": "TorchScript"}, "does not say what it takes"),
+    (EdgeModel, "spec.model", SAVED_MODEL, "a SavedModel is a folder"),
+    (EdgeModel, "spec.image.builder", "Docker", "need a `dockerfile`"),
+    (EdgeModel, "spec.image.dockerfile", {"context": ARCHIVE}, "need a `dockerfile`"),
+    (EdgeModel, "spec.image", NO_ARCHIVE, "the context of a Dockerfile is an archive"),
     (EdgeModel, "spec.model.format", "OpenVINO", "an OpenVINO IR is two files"),
     (EdgeModel, PICTURES, {"layout": "HW"}, "a layout without channels (NHW, HW) needs"),
     (EdgeModel, PICTURES, {"color": "GRAY", "mean": [1, 2, 3]}, "with `color: GRAY` there is one channel"),
