@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from pydantic import Field, ValidationError
 
 from edgemodel_operator.api.acceleratorclass import AcceleratorClassSpec
 from edgemodel_operator.api.base import Schema
+from edgemodel_operator.api.model import Origin
 
 DEFAULT_CONFIG = Path("/etc/edgemodel/config.yaml")
 
@@ -47,6 +49,50 @@ class SourceSettings(Schema):
     allowed_networks: tuple[str, ...] = ()
     """CIDRs that sources may lie in although they would be refused, for example a loopback address in a test
     or one file server inside a denied range."""
+
+
+PinnedImage = Annotated[str, Field(pattern=r"@sha256:[0-9a-f]{64}$")]
+"""An image by digest: what a tag means can change between two builds."""
+
+
+class BuildMode(StrEnum):
+    """Where images are built that can be built anywhere."""
+
+    PROCESS = "Process"
+    """In a process of the operator."""
+    JOB = "Job"
+    """In a Kubernetes Job in the namespace of the EdgeModel."""
+
+
+class Resources(Schema):
+    """What the container of a build Job asks for and may use, as Kubernetes quantities."""
+
+    requests: dict[str, str] = {"cpu": "100m", "memory": "256Mi"}
+    """What the scheduler sets aside."""
+    limits: dict[str, str] = {"memory": "4Gi"}
+    """What the kernel allows."""
+
+
+class BuildSettings(Schema):
+    """How and where images are built."""
+
+    mode: BuildMode = BuildMode.PROCESS
+    """Where; what needs a Job (a `pvc` source, a conversion) runs in one in any case."""
+    image: Annotated[str, Field(pattern=r"^$|@sha256:[0-9a-f]{64}$")] = ""
+    """The operator's own image by digest, for Jobs. Empty: no digest is known, and Jobs are refused."""
+    image_pull_secrets: tuple[str, ...] = ()
+    """Names of Secrets, in the namespace of each EdgeModel, with which nodes pull the images of Jobs; the
+    pull secrets of the EdgeModel are used as well."""
+    converters: dict[Origin, PinnedImage] = {}
+    """Origin → image, by digest, that carries its exporter beside the operator."""
+    resources: Resources = Resources()
+    """Of the container of a Job."""
+    work_size_limit: str = "8Gi"
+    """Room on the node's disk for the files of one Job, as a Kubernetes quantity."""
+    timeout_seconds: Annotated[int, Field(ge=60)] = 3600
+    """How long a build may take, waiting for a node included."""
+    finished_seconds: Annotated[int, Field(ge=60)] = 3600
+    """How long a finished Job is kept, for reading its log."""
 
 
 class SigningSettings(Schema):
@@ -87,6 +133,8 @@ class Settings(Schema):
     """How registries are reached."""
     sources: SourceSettings = SourceSettings()
     """What model sources may do."""
+    builds: BuildSettings = BuildSettings()
+    """How and where images are built."""
     signing: SigningSettings = SigningSettings()
     """The key that signs what the operator builds."""
     admission: AdmissionSettings = AdmissionSettings()
