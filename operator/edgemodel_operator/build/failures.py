@@ -45,6 +45,19 @@ class Reason(StrEnum):
     NO_SPACE = "NoSpace"
     BUILD_TIMEOUT = "BuildTimeout"
     WORKER_DIED = "WorkerDied"
+    CONVERTER_NOT_CONFIGURED = "ConverterNotConfigured"
+    JOB_IMAGE_NOT_CONFIGURED = "JobImageNotConfigured"
+    JOB_IMAGE_UNAVAILABLE = "JobImageUnavailable"
+    JOB_REFUSED = "JobRefused"
+    JOB_QUOTA_EXCEEDED = "JobQuotaExceeded"
+    JOB_UNSCHEDULABLE = "JobUnschedulable"
+    JOB_NOT_STARTED = "JobNotStarted"
+    JOB_INTERRUPTED = "JobInterrupted"
+    CLAIM_NOT_FOUND = "ClaimNotFound"
+    CLAIM_NOT_BOUND = "ClaimNotBound"
+    VOLUME_NOT_MOUNTED = "VolumeNotMounted"
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, not a secret
+    OUT_OF_MEMORY = "OutOfMemory"
     INVALID_REQUEST = "InvalidRequest"
     INTERNAL_ERROR = "InternalError"
 
@@ -60,6 +73,12 @@ FINAL_REASONS = frozenset(
         Reason.RUNTIME_IMAGE_INVALID,
         Reason.PLATFORM_MISSING,
         Reason.REGISTRY_DENIED,
+        Reason.CONVERTER_NOT_CONFIGURED,
+        Reason.JOB_IMAGE_NOT_CONFIGURED,
+        Reason.JOB_REFUSED,
+        Reason.CLAIM_NOT_FOUND,
+        Reason.SECRET_NOT_FOUND,
+        Reason.OUT_OF_MEMORY,
         Reason.INVALID_REQUEST,
     }
 )
