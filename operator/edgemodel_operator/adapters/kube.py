@@ -22,6 +22,7 @@ WATCH_SECONDS = 240
 """The API server ends a watch after this long; a connection that hangs is noticed soon after."""
 _CALL_TIMEOUT = aiohttp.ClientTimeout(total=15, sock_connect=5)
 _WATCH_TIMEOUT = aiohttp.ClientTimeout(total=WATCH_SECONDS + 30, sock_connect=5)
+_STREAM_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=WATCH_SECONDS)
 _PAGE = "500"
 
 MERGE_BY_KEY = "application/strategic-merge-patch+json"
@@ -101,10 +102,11 @@ class KubeApi:
             raise
         return True
 
-    async def list(self, path: str, *, labels: str = "") -> Listing:
-        """Read a whole collection in pages; `labels` is a label selector."""
+    async def list(self, path: str, *, labels: str = "", fields: str = "") -> Listing:
+        """Read a whole collection in pages; `labels` and `fields` are selectors."""
         items: list[dict[str, Any]] = []
-        first = {"limit": _PAGE} | ({"labelSelector": labels} if labels else {})
+        selectors = {"labelSelector": labels, "fieldSelector": fields}
+        first = {"limit": _PAGE} | {name: value for name, value in selectors.items() if value}
         query = first
         while True:
             page = await self._json("GET", path, query=query)
@@ -127,6 +129,13 @@ class KubeApi:
             async for line in response.content:
                 if line.strip():
                     yield _parse(line, path)
+
+    async def lines(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
+        """Yield the lines of an answer in plain text as they come; the last may lack its end."""
+        async with self._response("GET", path, query=query, timeout=_STREAM_TIMEOUT) as response:
+            await _require_success(response, path)
+            async for line in response.content:
+                yield line
 
     async def _json(
         self,
