@@ -15,6 +15,7 @@ import onnx
 from aiohttp import web
 from onnx import TensorProto, helper, numpy_helper
 
+from edgemodel_operator.api.image import ImageSpec
 from edgemodel_operator.api.model import ModelFormat, ModelSpec
 from edgemodel_operator.api.source import HttpSource, Source
 from edgemodel_operator.build.request import BuildRequest
@@ -117,7 +118,7 @@ def make_request(url: str, content: bytes, *, runtime: str, repository: str, **c
         "model_name": "line-orientation",
         "model": model,
         "runtime": runtime,
-        "repository": repository,
+        "image": ImageSpec(repository=repository),
         "plain_http": tuple(sorted(hosts)),
         "source_limits": SourceSettings(allowed_networks=LOOPBACK),
     }

@@ -90,6 +90,14 @@ class Cluster:
         raw = await self._kube.get(f"/api/v1/namespaces/{namespace}/configmaps/{name}")
         return None if raw is None else raw.get("data") or {}
 
+    async def get_config_map_bytes(self, namespace: str, name: str) -> dict[str, bytes] | None:
+        """Read all fields of a ConfigMap, the text ones in UTF-8."""
+        raw = await self._kube.get(f"/api/v1/namespaces/{namespace}/configmaps/{name}")
+        if raw is None:
+            return None
+        text = {key: value.encode() for key, value in (raw.get("data") or {}).items()}
+        return {**text, **_decoded(raw.get("binaryData"), f"ConfigMap {namespace}/{name}")}
+
     async def get_service(self, namespace: str, name: str) -> Raw | None:
         """Read a Service."""
         return await self._kube.get(f"/api/v1/namespaces/{namespace}/services/{name}")
@@ -97,12 +105,7 @@ class Cluster:
     async def get_secret(self, namespace: str, name: str) -> dict[str, bytes] | None:
         """Read the decoded fields of a Secret."""
         raw = await self._kube.get(f"/api/v1/namespaces/{namespace}/secrets/{name}")
-        if raw is None:
-            return None
-        try:
-            return {key: base64.b64decode(value) for key, value in (raw.get("data") or {}).items()}
-        except (binascii.Error, ValueError) as error:
-            raise KubeError(0, f"Secret {namespace}/{name} does not hold base64") from error
+        return None if raw is None else _decoded(raw.get("data"), f"Secret {namespace}/{name}")
 
     # --- writes --------------------------------------------------------------------------------------
 
@@ -195,3 +198,10 @@ class Cluster:
             "count": 1,
         }
         await self._kube.create(f"/api/v1/namespaces/{metadata['namespace']}/events", event)
+
+
+def _decoded(fields: Mapping[str, str] | None, what: str) -> dict[str, bytes]:
+    try:
+        return {key: base64.b64decode(value) for key, value in (fields or {}).items()}
+    except (binascii.Error, ValueError) as error:
+        raise KubeError(0, f"{what} does not hold base64") from error

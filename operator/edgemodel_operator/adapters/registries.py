@@ -13,7 +13,8 @@ import aiohttp
 from edgemodel_operator.adapters.authorities import AuthorityStore
 from edgemodel_operator.adapters.cluster import Cluster
 from edgemodel_operator.adapters.kube import KubeError
-from edgemodel_operator.core.supply import SupplyError
+from edgemodel_operator.adapters.signed_images import find_signed
+from edgemodel_operator.core.supply import BuiltImage, SupplyError
 from edgemodel_operator.core.trust import (
     AnyPolicy,
     BrokenPolicy,
@@ -34,6 +35,7 @@ from edgemodel_operator.signing.sign import sign_image
 from edgemodel_operator.signing.verify import verify_image
 
 DOCKER_CONFIG_KEY = ".dockerconfigjson"
+DOCKER_CONFIG_HINT = "create it with `kubectl create secret docker-registry`"
 Credentials = Mapping[str, Credential]
 
 
@@ -65,23 +67,29 @@ async def read_credentials(cluster: Cluster, namespace: str, names: Sequence[str
     """Read registry credentials from Secrets of a namespace; raises SecretMissing and KubeError."""
     found: dict[str, Credential] = {}
     for name in names:
-        try:
-            data = await cluster.get_secret(namespace, name)
-        except KubeError as error:
-            if error.status != HTTPStatus.FORBIDDEN:
-                raise
-            remedy = "name its namespace in `modelNamespaces` of the chart"
-            raise SecretForbidden(f"the operator may not read Secret {namespace}/{name}: {remedy}") from error
-        if data is None or DOCKER_CONFIG_KEY not in data:
-            what = "does not exist" if data is None else f"has no field {DOCKER_CONFIG_KEY}"
-            raise SecretMissing(
-                f"Secret {namespace}/{name} {what}: create it with `kubectl create secret docker-registry`"
-            )
+        data = await read_secret(cluster, namespace, name, DOCKER_CONFIG_HINT)
+        if DOCKER_CONFIG_KEY not in data:
+            what = f"has no field {DOCKER_CONFIG_KEY}"
+            raise SecretMissing(f"Secret {namespace}/{name} {what}: {DOCKER_CONFIG_HINT}")
         try:
             found.update(parse_docker_config(data[DOCKER_CONFIG_KEY]))
         except InvalidCredentials as error:
             raise SecretMissing(f"Secret {namespace}/{name}: {error}") from error
     return found
+
+
+async def read_secret(cluster: Cluster, namespace: str, name: str, hint: str) -> Mapping[str, bytes]:
+    """Read the fields of a Secret; `hint` says how to make one. Raises SecretMissing and KubeError."""
+    try:
+        data = await cluster.get_secret(namespace, name)
+    except KubeError as error:
+        if error.status != HTTPStatus.FORBIDDEN:
+            raise
+        remedy = "name its namespace in `modelNamespaces` of the chart"
+        raise SecretForbidden(f"the operator may not read Secret {namespace}/{name}: {remedy}") from error
+    if data is None:
+        raise SecretMissing(f"Secret {namespace}/{name} does not exist: {hint}")
+    return data
 
 
 class ImageSigner:
@@ -103,6 +111,15 @@ class ImageSigner:
             raise SupplyError(SupplyStep.SIGN, "SigningFailed", str(error)) from error
         except RegistryError as error:
             raise SupplyError(SupplyStep.SIGN, "RegistryUnavailable", str(error)) from error
+
+    async def find(self, repository: str, build_key: str, credentials: Credentials) -> BuiltImage | None:
+        """Give the complete image of a build key that this key signed, if any. Raises SupplyError."""
+        key = await self._key()
+        try:
+            client = self._registries.client(credentials)
+            return await find_signed(client, parse_reference(repository), build_key, key.public_key)
+        except RegistryError as error:
+            raise SupplyError(SupplyStep.PREPARE, "RegistryUnavailable", str(error)) from error
 
     async def _key(self) -> LocalKey:
         data = await self._cluster.get_secret(self._namespace, self._secret)

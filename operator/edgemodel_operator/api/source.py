@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
@@ -11,6 +12,7 @@ from edgemodel_operator.api.references import ConfigMapName, ObjectName, SecretN
 
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
 KINDS = ("http", "s3", "oci", "pvc", "configMap")
+_FIELDS = ("http", "s3", "oci", "pvc", "config_map")
 
 Sha256 = Annotated[
     str,
@@ -288,6 +290,11 @@ class Source(Schema):
         return self
 
     @property
+    def kind(self) -> str:
+        """The name of the field that is given."""
+        return next(name for name in _FIELDS if getattr(self, name) is not None)
+
+    @property
     def chosen(self) -> HttpSource | S3Source | OciSource | PvcSource | ConfigMapSource:
         """The one that is given."""
         for one in (self.http, self.s3, self.oci, self.pvc, self.config_map):
@@ -300,3 +307,11 @@ class Source(Schema):
         """The SHA-256 of each file that is fetched, the main one first; empty where the spec gives none."""
         main = self.chosen
         return (main.sha256 or "", *([main.weights.sha256 or ""] if main.weights else ()))
+
+    def pinned_to(self, digests: Sequence[str]) -> Self:
+        """Give the source whose files must have these SHA-256, in the order of `digests`; empty: any."""
+        main = self.chosen
+        changes: dict[str, Any] = {"sha256": digests[0] or None}
+        if main.weights is not None:
+            changes["weights"] = main.weights.model_copy(update={"sha256": digests[1] or None})
+        return self.model_copy(update={self.kind: main.model_copy(update=changes)})

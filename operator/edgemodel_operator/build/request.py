@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import ConfigDict, Field, SecretStr, SerializationInfo, field_serializer
 
 from edgemodel_operator.api.base import Schema
-from edgemodel_operator.api.image import PlatformName
+from edgemodel_operator.api.edgemodel_status import ModelReport
+from edgemodel_operator.api.image import ImageSpec
 from edgemodel_operator.api.model import ModelSpec
+from edgemodel_operator.api.source import Source
 from edgemodel_operator.build.failures import Step
 from edgemodel_operator.build.layout import ASSEMBLER
 from edgemodel_operator.core.build_key import BuildInputs, build_key
+from edgemodel_operator.core.pins import is_pinned, source_key
 from edgemodel_operator.oci.auth import Credential
 from edgemodel_operator.oci.descriptor import canonical_json
 from edgemodel_operator.oci.layer import COMPRESSOR
@@ -34,8 +39,7 @@ class Login(Schema):
 
     @field_serializer("password", when_used="json")
     def _write_password(self, password: SecretStr, info: SerializationInfo) -> str:
-        revealed = isinstance(info.context, dict) and info.context.get(REVEAL) is True
-        return password.get_secret_value() if revealed else str(password)
+        return _reveal(password, info)
 
 
 class BuildRequest(Schema):
@@ -48,43 +52,58 @@ class BuildRequest(Schema):
     ]
     """The name under which the model is served: its folder in the image."""
     model: ModelSpec
-    """Its format, its version, where its files lie and their SHA-256, and what it makes of pictures."""
+    """Its format, its version, where its files lie, and what it makes of pictures."""
+    digests: tuple[str, ...] = ()
+    """The SHA-256 of each file of the source, the main one first, where more is known than the spec says;
+    an empty one: any content will do."""
+    image: ImageSpec
+    """Where the image goes, its platforms, and how it is made."""
     runtime: Annotated[str, Field(pattern=r"@sha256:[0-9a-f]{64}$")]
     """The runtime image, by digest: `host/repository@sha256:…`."""
-    repository: str
-    """The repository to push to: `host[:port]/path`."""
-    platforms: tuple[PlatformName, ...] = ()
-    """The platforms to build; empty: every platform of the runtime image."""
     credentials: Annotated[tuple[Login, ...], Field(repr=False)] = ()
     """For the registries of the runtime image, the source and the target."""
-    push_secret: str = ""
-    """The name of the Secret that the push credentials come from: for messages alone."""
+    source_secret: Annotated[dict[str, SecretStr], Field(repr=False, default_factory=dict)]
+    """The fields of the Secret that the source names, in base64."""
+    config_map: Annotated[dict[str, str], Field(repr=False, default_factory=dict)]
+    """The entries of the ConfigMap that the source names, in base64."""
     plain_http: tuple[str, ...] = ()
     """Registries (`host[:port]`) that are spoken to without TLS."""
     source_limits: SourceSettings = SourceSettings()
     """What the source may do."""
 
-    @property
-    def inputs(self) -> BuildInputs:
-        """Everything that decides the bytes of the image."""
+    @field_serializer("source_secret", when_used="json")
+    def _write_secret(self, fields: dict[str, SecretStr], info: SerializationInfo) -> dict[str, str]:
+        return {name: _reveal(value, info) for name, value in fields.items()}
+
+    def inputs(self, digests: Sequence[str]) -> BuildInputs:
+        """Give everything that decides the bytes of the image, for files of these SHA-256."""
         model, pictures = self.model, self.model.preprocessing
         return BuildInputs(
             model_name=self.model_name,
             model_version=model.version,
             model_format=model.format.value,
-            source_sha256=model.source.digests[0],
+            source_sha256=digests[0],
             runtime_digest=self.runtime.rpartition("@")[2],
-            platforms=tuple(platform.value for platform in self.platforms),
+            platforms=tuple(platform.value for platform in self.image.platforms),
             assembler=ASSEMBLER,
             compressor=COMPRESSOR,
-            weights_sha256="".join(model.source.digests[1:]),
+            weights_sha256="".join(digests[1:]),
             preprocessing=canonical_json(pictures.to_raw()).decode() if pictures else "",
         )
 
     @property
     def build_key(self) -> str:
-        """The key of the image (64 hex digits)."""
-        return build_key(self.inputs)
+        """The build key (64 hex digits), or what stands for it as long as the source is not pinned."""
+        digests = self.source.digests
+        if is_pinned(digests):
+            return build_key(self.inputs(digests))
+        return build_key(self.inputs((f"unpinned:{source_key(self.model)}", *digests)))
+
+    @property
+    def source(self) -> Source:
+        """The source, with every SHA-256 that is known."""
+        source = self.model.source
+        return source.pinned_to(self.digests) if self.digests else source
 
     @property
     def runtime_reference(self) -> Reference:
@@ -94,7 +113,7 @@ class BuildRequest(Schema):
     @property
     def target_reference(self) -> Reference:
         """The repository to push to; raises InvalidReference."""
-        return parse_reference(self.repository)
+        return parse_reference(self.image.repository)
 
     def logins(self) -> dict[str, Credential]:
         """Give the credentials as the registry client takes them."""
@@ -102,6 +121,19 @@ class BuildRequest(Schema):
             login.host: Credential(login.username, login.password.get_secret_value())
             for login in self.credentials
         }
+
+    def source_fields(self) -> dict[str, bytes]:
+        """Give the fields of the source's Secret."""
+        return {name: b64decode(value.get_secret_value()) for name, value in self.source_secret.items()}
+
+    def config_entries(self) -> dict[str, bytes]:
+        """Give the entries of the source's ConfigMap."""
+        return {name: b64decode(value) for name, value in self.config_map.items()}
+
+
+def _reveal(secret: SecretStr, info: SerializationInfo) -> str:
+    revealed = isinstance(info.context, dict) and info.context.get(REVEAL) is True
+    return secret.get_secret_value() if revealed else str(secret)
 
 
 class BuildResult(Schema):
@@ -113,14 +145,10 @@ class BuildResult(Schema):
     """`host/repository@sha256:…`."""
     platforms: tuple[str, ...]
     """The platforms of the index, sorted."""
-    model_sha256: str
-    """SHA-256 of the model file (hex)."""
-    model_size: int
-    """Size of all files of the model (bytes)."""
+    report: ModelReport
+    """What is known of the model: the digests of its files, and what is inside."""
     build_key: str
     """The key under which the image can be found again."""
-    reused: bool
-    """Whether a complete image existed under the key."""
     bytes_pushed: int
     """Blob bytes sent to the registry; mounted and existing blobs cost none."""
     seconds: dict[str, float]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from base64 import b64encode
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pydantic import SecretStr, ValidationError
@@ -10,13 +11,12 @@ from pydantic import SecretStr, ValidationError
 from edgemodel_operator.build.failures import BuildError, Step
 from edgemodel_operator.build.request import BuildRequest, Login, Progress
 from edgemodel_operator.build.worker import run_build
-from edgemodel_operator.core.supply import BuiltImage, SupplyError, SupplyJob
+from edgemodel_operator.core.supply import BuildAccess, BuiltImage, SupplyError, SupplyJob
 from edgemodel_operator.core.world import SupplyStep
-from edgemodel_operator.oci.auth import Credential
 from edgemodel_operator.settings import SourceSettings
 
 SOURCE_STEPS = frozenset({Step.DOWNLOAD, Step.INSPECT})
-MEBIBYTE = 1024 * 1024
+MEGABYTE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -28,21 +28,21 @@ class WorkerBuilder:
 
     def build_key(self, job: SupplyJob) -> str:
         """Give the hash of everything that decides the bytes of the image."""
-        return self._request(job, {}).build_key
+        return self._request(job, BuildAccess()).build_key
 
     async def build(
         self,
         job: SupplyJob,
-        credentials: Mapping[str, Credential],
+        access: BuildAccess,
         on_progress: Callable[[SupplyStep, str], None],
     ) -> BuiltImage:
-        """Make the image, or find it under its build key; raises SupplyError."""
+        """Make the image; raises SupplyError."""
 
         def report(progress: Progress) -> None:
             on_progress(_step(progress.step), _sentence(progress))
 
         try:
-            request = self._request(job, credentials)
+            request = self._request(job, access)
             result = await run_build(request, on_progress=report)
         except BuildError as error:
             failure = error.failure
@@ -59,23 +59,44 @@ class WorkerBuilder:
             raise SupplyError(
                 SupplyStep.SOURCE, "InvalidSpec", f"{where}: {first['msg']}", needs_person=True
             ) from error
-        return BuiltImage(result.image, result.platforms, result.reused)
+        return BuiltImage(
+            result.image,
+            result.platforms,
+            reused=False,
+            build_key=result.build_key,
+            report=result.report,
+        )
 
-    def _request(self, job: SupplyJob, credentials: Mapping[str, Credential]) -> BuildRequest:
+    def _request(self, job: SupplyJob, access: BuildAccess) -> BuildRequest:
         return BuildRequest(
             model_name=job.model_name,
             model=job.model,
             runtime=job.runtime,
-            repository=job.repository,
-            platforms=job.platforms,
+            digests=job.digests,
+            image=job.image,
             credentials=tuple(
                 Login(host=host, username=item.username, password=SecretStr(item.password))
-                for host, item in sorted(credentials.items())
+                for host, item in sorted(access.registries.items())
             ),
-            push_secret=job.push_secret,
+            source_secret={
+                name: SecretStr(b64encode(value).decode())
+                for name, value in sorted(access.source_secret.items())
+            },
+            config_map=_encoded_entries(job, access),
             plain_http=self.plain_http,
             source_limits=self.sources,
         )
+
+
+def _encoded_entries(job: SupplyJob, access: BuildAccess) -> dict[str, str]:
+    """Give the entries that the source names, no others."""
+    source = job.model.source.config_map
+    if source is None:
+        return {}
+    keys = {source.key, *([source.weights.key] if source.weights else ())}
+    return {
+        key: b64encode(access.config_map[key]).decode() for key in sorted(keys & access.config_map.keys())
+    }
 
 
 def _step(step: Step | None) -> SupplyStep:
@@ -85,11 +106,15 @@ def _step(step: Step | None) -> SupplyStep:
 
 
 def _sentence(progress: Progress) -> str:
-    """Say the step alone: a figure that changes each second would write the status each second."""
-    return {
-        Step.RESOLVE: "looking for an image under the build key",
-        Step.DOWNLOAD: "fetching the model file",
-        Step.INSPECT: "inspecting the model file",
-        Step.ASSEMBLE: "assembling the model layer",
+    """Say what is being done, and how far it is: `fetching the model: 12.4 of 25.0 MB`."""
+    doing = {
+        Step.RESOLVE: "reading the runtime image",
+        Step.DOWNLOAD: "fetching the model",
+        Step.INSPECT: "inspecting the model",
+        Step.ASSEMBLE: "assembling the layers of the model",
         Step.PUSH: "pushing the image",
     }[progress.step]
+    if not progress.done:
+        return doing
+    of = f" of {progress.total / MEGABYTE:.1f}" if progress.total else ""
+    return f"{doing}: {progress.done / MEGABYTE:.1f}{of} MB"

@@ -10,6 +10,7 @@ from edgemodel_operator.api.acceleratorclass import AcceleratorClassSpec
 from edgemodel_operator.api.conditions import ConditionStatus, ConditionType, Finding
 from edgemodel_operator.api.edgemodel import EdgeModelSpec
 from edgemodel_operator.api.edgemodel_status import Revision
+from edgemodel_operator.core.pins import is_pinned, known_digests
 from edgemodel_operator.core.placement import CPU, CPU_CLASS
 from edgemodel_operator.core.revision import make_revision
 from edgemodel_operator.core.world import Supply, SupplyStage, SupplyStep, Trust, Verdict, World
@@ -82,8 +83,18 @@ def assess(world: World) -> Chain:
         return Chain(_findings(None), revision, None)
     to_supply: tuple[str, ...] = ()
     if _missing_input(world) is None:
-        to_supply = tuple(variant for variant, supply in world.supplies.items() if _is_due(supply, world.now))
+        to_supply = _to_supply(world)
     return Chain(_findings(hold), None, hold, to_supply)
+
+
+def _to_supply(world: World) -> tuple[str, ...]:
+    """Give the variants to make now; before the source is pinned only one, or two could see two models."""
+    due = tuple(variant for variant, supply in world.supplies.items() if _is_due(supply, world.now))
+    model = world.model
+    if is_pinned(known_digests(model.spec.model, model.status.model)):
+        return due
+    others = [supply for variant, supply in world.supplies.items() if variant not in due]
+    return () if any(supply.stage is not SupplyStage.FAILED for supply in others) else due[:1]
 
 
 def _is_due(supply: Supply, now: datetime) -> bool:

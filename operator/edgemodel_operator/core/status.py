@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from edgemodel_operator.api.conditions import ConditionStatus, ConditionType, Finding, merge_conditions
 from edgemodel_operator.api.edgemodel_status import (
     EdgeModelStatus,
+    ModelReport,
     NodeCounts,
     NodeReport,
     NodeState,
@@ -21,6 +22,7 @@ from edgemodel_operator.api.names import ROLE_SERVE
 from edgemodel_operator.core.chain import Chain
 from edgemodel_operator.core.fleet import Fleet
 from edgemodel_operator.core.member import MemberState
+from edgemodel_operator.core.pins import source_key
 from edgemodel_operator.core.rollout import RolloutPlan
 from edgemodel_operator.core.world import World
 
@@ -50,6 +52,7 @@ def make_status(
     draft = old.model_copy(
         update={
             "observed_generation": world.model.generation,
+            "model": _model(world),
             "images": _images(world, chain),
             "current_revision": current,
             "target_revision": target,
@@ -71,6 +74,21 @@ def make_status(
         now=world.now.strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
     return draft.model_copy(update={"conditions": conditions})
+
+
+def _model(world: World) -> ModelReport | None:
+    """Give what is known of the files of this very source and version: from now on its digests are pinned."""
+    key = source_key(world.model.spec.model)
+    old = world.model.status.model
+    if old is not None and old.source_key != key:
+        old = None
+    report = next((item.report for _, item in sorted(world.supplies.items()) if item.report), old)
+    if report is None:
+        return None
+    # What was fetched here once has names and sizes; an image that was found knows digests alone.
+    known = old.files if old is not None else ()
+    same = [file.sha256 for file in known] == [file.sha256 for file in report.files]
+    return report.model_copy(update={"source_key": key, "files": known if same else report.files})
 
 
 def _images(world: World, chain: Chain) -> tuple[VariantImage, ...]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from edgemodel_operator.api.edgemodel import EdgeModelSpec
-from edgemodel_operator.api.image import PlatformName
+from edgemodel_operator.api.edgemodel_status import ModelReport
+from edgemodel_operator.api.image import ImageSpec, PlatformName
 from edgemodel_operator.api.model import ModelSpec
-from edgemodel_operator.core.world import SupplyStep
+from edgemodel_operator.core.pins import known_digests
+from edgemodel_operator.core.world import Model, SupplyStep
+from edgemodel_operator.oci.auth import Credential
 
 
 @dataclass(frozen=True)
@@ -18,15 +20,53 @@ class SupplyJob:
     namespace: str
     """The namespace of the EdgeModel: its Secrets are used, no others."""
     model_name: str
+    uid: str
+    """The identity of the EdgeModel object: what is made for it goes with it."""
     model: ModelSpec
+    image: ImageSpec
     variant: str
     runtime: str
     """The runtime image, by digest."""
-    repository: str
-    platforms: tuple[PlatformName, ...]
-    pull_secrets: tuple[str, ...]
-    push_secret: str
-    """The name of the Secret to push with; empty: the pull secrets."""
+    digests: tuple[str, ...]
+    """The SHA-256 of each file of the source, the main one first; empty where it is not known yet."""
+
+    @property
+    def repository(self) -> str:
+        """Where the image goes."""
+        return self.image.repository
+
+    @property
+    def platforms(self) -> tuple[PlatformName, ...]:
+        """The platforms of the image; none named: all of the runtime image."""
+        return self.image.platforms
+
+    @property
+    def pull_secrets(self) -> tuple[str, ...]:
+        """The names of the Secrets with which nodes pull."""
+        return tuple(secret.name for secret in self.image.pull_secrets)
+
+    @property
+    def push_secret(self) -> str:
+        """The name of the Secret to push with; empty: the pull secrets."""
+        return self.image.push_secret.name if self.image.push_secret else ""
+
+    @property
+    def source_secret(self) -> str:
+        """The name of the Secret that the source asks for; empty: none."""
+        secret = getattr(self.model.source.chosen, "credentials_secret", None)
+        return secret.name if secret is not None else ""
+
+
+@dataclass(frozen=True)
+class BuildAccess:
+    """What the EdgeModel's namespace lends to a build. Never shown."""
+
+    registries: Mapping[str, Credential] = field(default_factory=dict, repr=False)
+    """Logins by host, for the runtime image, the source and the target."""
+    source_secret: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """The fields of the Secret that the source names."""
+    config_map: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """The entries of the ConfigMap that the source names."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +78,10 @@ class BuiltImage:
     platforms: tuple[str, ...]
     reused: bool
     """Whether it existed before under its build key."""
+    build_key: str
+    """The hash of everything that decided its bytes."""
+    report: ModelReport
+    """What is known of the model in it."""
 
 
 class SupplyError(Exception):
@@ -61,20 +105,21 @@ class SupplyError(Exception):
 
 
 def supply_jobs(
-    namespace: str, name: str, spec: EdgeModelSpec, runtimes: Mapping[str, str], variants: tuple[str, ...]
+    model: Model, runtimes: Mapping[str, str], variants: tuple[str, ...]
 ) -> tuple[SupplyJob, ...]:
     """Give one job for each runtime variant that is configured."""
+    spec = model.spec
+    digests = known_digests(spec.model, model.status.model)
     return tuple(
         SupplyJob(
-            namespace=namespace,
-            model_name=name,
+            namespace=model.namespace,
+            model_name=model.name,
+            uid=model.uid,
             model=spec.model,
+            image=spec.image,
             variant=variant,
             runtime=runtimes[variant],
-            repository=spec.image.repository,
-            platforms=spec.image.platforms,
-            pull_secrets=tuple(secret.name for secret in spec.image.pull_secrets),
-            push_secret=spec.image.push_secret.name if spec.image.push_secret else "",
+            digests=digests,
         )
         for variant in variants
         if variant in runtimes

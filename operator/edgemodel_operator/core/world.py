@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from edgemodel_operator.api.acceleratorclass import AcceleratorClassSpec
 from edgemodel_operator.api.edgemodel import EdgeModelSpec
-from edgemodel_operator.api.edgemodel_status import EdgeModelStatus
+from edgemodel_operator.api.edgemodel_status import EdgeModelStatus, ModelReport
 from edgemodel_operator.api.names import active_label, model_key, next_label
 
 
@@ -136,6 +136,8 @@ class Supply:
     image: str = ""
     """`name@sha256:…`, once the image is signed."""
     platforms: tuple[str, ...] = ()
+    report: ModelReport | None = None
+    """What is known of the model, once it was fetched."""
     progress: str = ""
     reason: str = ""
     message: str = ""

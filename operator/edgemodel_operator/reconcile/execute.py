@@ -42,7 +42,7 @@ async def _do(action: Action, world: World, raw: Mapping[str, Any], ports: Ports
         case StartSupply(variant=variant):
             model = world.model
             variants = needed_variants(model.spec, world.classes)
-            for job in supply_jobs(model.namespace, model.name, model.spec, world.runtimes, variants):
+            for job in supply_jobs(model, world.runtimes, variants):
                 if job.variant == variant:
                     supplies.start(job)
         case Apply(document=document):

@@ -47,7 +47,7 @@ async def gather(model: Model, ports: Ports, supplies: Supplies) -> World:
     )
     namesake = await cluster.get_service(model.namespace, model.name)
     variants = needed_variants(model.spec, classes)
-    jobs = supply_jobs(model.namespace, model.name, model.spec, ports.runtimes, variants)
+    jobs = supply_jobs(model, ports.runtimes, variants)
     supplies.retain(model.namespace, model.name, () if model.deleting else jobs)
     known, verdicts = await _images(model, jobs, ports, supplies)
     decoded_nodes = tuple(decode_node(raw) for raw in nodes)
@@ -122,7 +122,11 @@ def _recorded(model: Model, job: SupplyJob, build_key: str) -> Supply | None:
         same_place = image.image.startswith(f"{job.repository}@")
         if image.variant == job.variant and image.build_key == build_key and same_place:
             return Supply(
-                SupplyStage.SIGNED, build_key=build_key, image=image.image, platforms=tuple(image.platforms)
+                SupplyStage.SIGNED,
+                build_key=build_key,
+                image=image.image,
+                platforms=tuple(image.platforms),
+                report=model.status.model,
             )
     return None
 

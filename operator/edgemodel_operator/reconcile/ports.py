@@ -10,7 +10,7 @@ from typing import Protocol
 from edgemodel_operator.adapters.cluster import Cluster
 from edgemodel_operator.adapters.metrics import Metrics
 from edgemodel_operator.adapters.pods import ModelPods
-from edgemodel_operator.core.supply import BuiltImage, SupplyJob
+from edgemodel_operator.core.supply import BuildAccess, BuiltImage, SupplyJob
 from edgemodel_operator.core.trust import AnyPolicy
 from edgemodel_operator.core.world import SupplyStep, Verdict
 from edgemodel_operator.oci.auth import Credential
@@ -26,16 +26,20 @@ class Builder(Protocol):
         """Give the hash of everything that decides the bytes of the image."""
         ...
 
-    async def build(self, job: SupplyJob, credentials: Credentials, on_progress: OnProgress) -> BuiltImage:
-        """Make the image, or find it under its build key; raises SupplyError."""
+    async def build(self, job: SupplyJob, access: BuildAccess, on_progress: OnProgress) -> BuiltImage:
+        """Make the image; raises SupplyError."""
         ...
 
 
 class Signer(Protocol):
-    """Signs images."""
+    """Signs images, and knows again what it signed."""
 
     async def sign(self, image: str, credentials: Credentials) -> None:
         """Sign an index and its platform manifests; raises SupplyError."""
+        ...
+
+    async def find(self, repository: str, build_key: str, credentials: Credentials) -> BuiltImage | None:
+        """Give the complete, signed image of a build key, if there is one; raises SupplyError."""
         ...
 
 

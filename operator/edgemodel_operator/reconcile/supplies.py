@@ -9,16 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+
+from prometheus_client import Histogram
 
 from edgemodel_operator.adapters.cluster import Cluster
 from edgemodel_operator.adapters.kube import KubeError
 from edgemodel_operator.adapters.metrics import Metrics
-from edgemodel_operator.adapters.registries import SecretMissing, read_credentials
-from edgemodel_operator.core.supply import SupplyError, SupplyJob
+from edgemodel_operator.adapters.registries import SecretMissing, read_credentials, read_secret
+from edgemodel_operator.api.edgemodel_status import ModelFile
+from edgemodel_operator.core.pins import is_pinned
+from edgemodel_operator.core.supply import BuildAccess, BuiltImage, SupplyError, SupplyJob
 from edgemodel_operator.core.world import Supply, SupplyStage, SupplyStep
+from edgemodel_operator.reconcile.fair_gate import FairGate
 from edgemodel_operator.reconcile.ports import Builder, Credentials, Signer
 
 log = logging.getLogger(__name__)
@@ -27,6 +33,10 @@ FIRST_RETRY_SECONDS = 5.0
 LONGEST_RETRY_SECONDS = 300.0
 PERSON_RETRY_SECONDS = 30.0
 """What a person must mend is looked at again this often, since nobody tells us that it was mended."""
+
+PROGRESS_SECONDS = 5.0
+"""A step that goes on for long is told of this often: each time is a write to the API server."""
+SOURCE_HINT = "create it with `kubectl create secret generic`, its fields as the source asks"
 
 Wake = Callable[[str, str], None]
 """Called with namespace and name of the model when its supply has got on."""
@@ -38,6 +48,7 @@ class _Run:
     state: Supply
     task: asyncio.Task[None] | None = None
     failures: int = 0
+    told_at: float = 0.0
     models: set[tuple[str, str]] = field(default_factory=set)
 
 
@@ -61,7 +72,7 @@ class Supplies:
         self._metrics = metrics
         self._clock = clock
         self._wake = wake
-        self._gate = asyncio.Semaphore(concurrency)
+        self._gate = FairGate(concurrency)
         self._runs: dict[tuple[str, str, str], _Run] = {}
 
     def build_key(self, job: SupplyJob) -> str:
@@ -111,7 +122,7 @@ class Supplies:
 
     async def _run(self, run: _Run) -> None:
         try:
-            async with self._gate:
+            async with self._gate.hold(run.job.namespace):
                 await self._supply(run)
         except SupplyError as error:
             self._fail(run, error)
@@ -124,47 +135,71 @@ class Supplies:
             self._wake(namespace, name)
 
     async def _supply(self, run: _Run) -> None:
-        job = run.job
-        pull, push = await self._credentials(job)
-        begun = time.monotonic()
-        try:
-            built = await self._builder.build(job, {**pull, **push}, lambda *step: self._progress(run, *step))
-        except SupplyError:
-            self._metrics.builds.labels("failed").observe(time.monotonic() - begun)
-            raise
-        result = "reused" if built.reused else "built"
-        self._metrics.builds.labels(result).observe(time.monotonic() - begun)
+        access, push = await self._access(run.job)
+        built = await self._find(run, push) or await self._build(run, access)
         self._progress(run, SupplyStep.SIGN, "the image is being signed")
-        begun = time.monotonic()
-        try:
-            await self._signer.sign(built.image, {**pull, **push})
-        except SupplyError:
-            self._metrics.signatures.labels("failed").observe(time.monotonic() - begun)
-            raise
-        self._metrics.signatures.labels("signed").observe(time.monotonic() - begun)
+        with _timed(self._metrics.signatures, "signed"):
+            await self._signer.sign(built.image, push)
         run.failures = 0
         run.state = Supply(
             SupplyStage.SIGNED,
             step=SupplyStep.SIGN,
-            build_key=run.state.build_key,
+            build_key=built.build_key,
             image=built.image,
             platforms=built.platforms,
+            report=built.report,
         )
 
-    async def _credentials(self, job: SupplyJob) -> tuple[Credentials, Credentials]:
+    async def _find(self, run: _Run, credentials: Credentials) -> BuiltImage | None:
+        """Look for what was built and signed before: here, by another site, or before a restart."""
+        job = run.job
+        if not is_pinned(job.digests):
+            return None
+        self._progress(run, SupplyStep.PREPARE, "looking for an image under the build key")
+        begun = time.monotonic()
+        found = await self._signer.find(job.repository, run.state.build_key, credentials)
+        if found is None:
+            return None
+        self._metrics.builds.labels("reused").observe(time.monotonic() - begun)
+        files = tuple(ModelFile(name="", sha256=digest) for digest in job.digests)
+        return replace(found, report=found.report.model_copy(update={"files": files}))
+
+    async def _build(self, run: _Run, access: BuildAccess) -> BuiltImage:
+        with _timed(self._metrics.builds, "built"):
+            return await self._builder.build(run.job, access, lambda *step: self._progress(run, *step))
+
+    async def _access(self, job: SupplyJob) -> tuple[BuildAccess, Credentials]:
+        """Read what the build needs of its namespace, and the logins for the target's repository alone."""
+        cluster, namespace = self._cluster, job.namespace
+        source = job.model.source
         try:
-            pull = await read_credentials(self._cluster, job.namespace, job.pull_secrets)
-            push = await read_credentials(
-                self._cluster, job.namespace, (job.push_secret,) if job.push_secret else ()
-            )
+            pull = await read_credentials(cluster, namespace, job.pull_secrets)
+            push = await read_credentials(cluster, namespace, (job.push_secret,) if job.push_secret else ())
+            fields: Mapping[str, bytes] = {}
+            logins: Credentials = {}
+            if job.source_secret and source.oci is not None:
+                logins = await read_credentials(cluster, namespace, (job.source_secret,))
+            elif job.source_secret:
+                fields = await read_secret(cluster, namespace, job.source_secret, SOURCE_HINT)
         except SecretMissing as error:
             raise SupplyError(SupplyStep.SOURCE, error.reason, str(error), needs_person=True) from error
-        return pull, push
+        target = {**pull, **push}
+        entries = await self._entries(namespace, source.config_map.name) if source.config_map else {}
+        return BuildAccess({**logins, **target}, fields, entries), target
+
+    async def _entries(self, namespace: str, name: str) -> Mapping[str, bytes]:
+        entries = await self._cluster.get_config_map_bytes(namespace, name)
+        if entries is None:
+            message = f"ConfigMap {namespace}/{name} with the model does not exist: create it"
+            raise SupplyError(SupplyStep.SOURCE, "ConfigMapNotFound", message, needs_person=True)
+        return entries
 
     def _progress(self, run: _Run, step: SupplyStep, text: str) -> None:
         moved = step is not run.state.step
         run.state = replace(run.state, step=step, progress=text)
-        if moved:
+        now = time.monotonic()
+        if moved or now - run.told_at >= PROGRESS_SECONDS:
+            run.told_at = now
             for namespace, name in run.models:
                 self._wake(namespace, name)
 
@@ -184,3 +219,15 @@ class Supplies:
             needs_person=error.needs_person,
         )
         log.warning("supply failed", extra={"model": run.job.model_name, "reason": error.reason})
+
+
+@contextmanager
+def _timed(histogram: Histogram, result: str) -> Iterator[None]:
+    """Observe how long the block takes (seconds), under `result` or under `failed`."""
+    begun = time.monotonic()
+    try:
+        yield
+    except SupplyError:
+        histogram.labels("failed").observe(time.monotonic() - begun)
+        raise
+    histogram.labels(result).observe(time.monotonic() - begun)

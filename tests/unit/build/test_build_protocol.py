@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from edgemodel_operator.api.image import PlatformName
+from edgemodel_operator.api.edgemodel_status import ModelFile, ModelReport
+from edgemodel_operator.api.image import ImageSpec, PlatformName
 from edgemodel_operator.api.model import ModelFormat, ModelSpec
 from edgemodel_operator.api.source import HttpSource, Source
 from edgemodel_operator.build.failures import BuildFailure, Reason, Step
@@ -27,18 +28,15 @@ REQUEST = BuildRequest(
         version="7",
     ),
     runtime="registry.example.com/runtimes/cpu@sha256:" + "b" * 64,
-    repository="registry.example.com/models/line",
-    platforms=(PlatformName.LINUX_ARM64,),
+    image=ImageSpec(repository="registry.example.com/models/line", platforms=(PlatformName.LINUX_ARM64,)),
     credentials=(Login(host="registry.example.com", username="robot", password=SecretStr(PASSWORD)),),
 )
 RESULT = BuildResult(
     index_digest="sha256:" + "c" * 64,
     image="registry.example.com/models/line@sha256:" + "c" * 64,
     platforms=("linux/arm64",),
-    model_sha256="a" * 64,
-    model_size=17,
+    report=ModelReport(files=(ModelFile(name="m.onnx", sha256="a" * 64, size=17),)),
     build_key=REQUEST.build_key,
-    reused=False,
     bytes_pushed=99,
     seconds={"Push": 0.5},
 )
@@ -97,7 +95,7 @@ def test_the_key_ignores_where_things_lie_and_who_may_read_them() -> None:
     moved = REQUEST.model_copy(
         update={
             "model": REQUEST.model.model_copy(update={"source": elsewhere}),
-            "repository": "other.example.com/models/line",
+            "image": REQUEST.image.model_copy(update={"repository": "other.example.com/models/line"}),
             "runtime": "mirror.example.com/cpu@sha256:" + "b" * 64,
             "credentials": (),
         }

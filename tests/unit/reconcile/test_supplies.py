@@ -10,25 +10,30 @@ from typing import Any, cast
 
 from edgemodel_operator.adapters.cluster import Cluster
 from edgemodel_operator.adapters.metrics import Metrics
-from edgemodel_operator.core.supply import BuiltImage, SupplyError, SupplyJob
+from edgemodel_operator.api.edgemodel_status import ModelFile, ModelReport
+from edgemodel_operator.api.image import ImageSpec
+from edgemodel_operator.core.supply import BuildAccess, BuiltImage, SupplyError, SupplyJob
 from edgemodel_operator.core.world import SupplyStage, SupplyStep
 from edgemodel_operator.oci.auth import Credential
 from edgemodel_operator.reconcile.supplies import Supplies
 from support.builders import make_model
 
+REPORT = ModelReport(files=(ModelFile(name="line.onnx", sha256="b" * 64, size=3),))
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 IMAGE = "registry.example.com/models/line@sha256:" + "a" * 64
 JOB = SupplyJob(
     namespace="plant-a",
     model_name="line",
+    uid="uid-of-line",
     model=make_model("1").build().model,
+    image=ImageSpec(repository="registry.example.com/models/line"),
     variant="onnxruntime-cpu",
     runtime="registry.example.com/runtime@sha256:" + "c" * 64,
-    repository="registry.example.com/models/line",
-    platforms=(),
-    pull_secrets=(),
-    push_secret="",
+    digests=("b" * 64,),
 )
+
+
+BUILT = BuiltImage(IMAGE, ("linux/amd64",), reused=False, build_key="1", report=REPORT)
 
 
 @dataclass
@@ -46,7 +51,7 @@ class Builder:
     async def build(
         self,
         job: SupplyJob,
-        credentials: Mapping[str, Credential],
+        access: BuildAccess,
         on_progress: Callable[[SupplyStep, str], None],
     ) -> BuiltImage:
         self.builds += 1
@@ -58,7 +63,7 @@ class Builder:
             raise
         if self.error is not None:
             raise self.error
-        return BuiltImage(IMAGE, ("linux/amd64",), reused=False)
+        return BUILT
 
 
 @dataclass
@@ -66,6 +71,14 @@ class Signer:
     """A signer that remembers."""
 
     signed: list[str] = field(default_factory=list)
+    there: BuiltImage | None = None
+    sought: list[str] = field(default_factory=list)
+
+    async def find(
+        self, repository: str, build_key: str, credentials: Mapping[str, Credential]
+    ) -> BuiltImage | None:
+        self.sought.append(build_key)
+        return self.there
 
     async def sign(self, image: str, credentials: Mapping[str, Credential]) -> None:
         self.signed.append(image)
