@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 
 from edgemodel_operator.api.acceleratorclass import AcceleratorClassSpec
 from edgemodel_operator.api.base import Schema
+from edgemodel_operator.api.image import PlatformName
 from edgemodel_operator.api.model import Origin
 
 DEFAULT_CONFIG = Path("/etc/edgemodel/config.yaml")
@@ -73,8 +74,44 @@ class Resources(Schema):
     """What the kernel allows."""
 
 
+class NetworkMode(StrEnum):
+    """What the commands of a Dockerfile reach."""
+
+    NONE = "None"
+    """Nothing: a Dockerfile has all that it needs in its context."""
+    DEFAULT = "Default"
+    """What the engine gives every container."""
+
+
+EngineUrl = Annotated[str, Field(pattern=r"^(unix:///|tcp://|ssh://)\S+$")]
+"""Where a Docker Engine listens: `unix:///path`, `tcp://host:port` or `ssh://user@host`."""
+
+
+class DockerSettings(Schema):
+    """The Docker Engines that build Dockerfiles."""
+
+    engines: dict[PlatformName, EngineUrl] = {}
+    """Platform → the engine that builds for it, on a machine of that architecture."""
+    tls_secret_dir: str = ""
+    """A folder with `ca.pem`, `cert.pem` and `key.pem` for engines at `tcp://`; a Secret is mounted there.
+    Empty: engines at `tcp://` are refused, but for a loopback address, as of a sidecar."""
+    emulation: bool = False
+    """Let an engine of another architecture build, with the emulator that its machine has set up."""
+    network: NetworkMode = NetworkMode.NONE
+    """What the commands of a Dockerfile reach."""
+    memory_bytes: Annotated[int, Field(ge=64 * 1024**2)] = 2 * 1024**3
+    """Memory of each command of a Dockerfile (bytes); there is no swap."""
+    timeout_seconds: Annotated[int, Field(ge=1)] = 1800
+    """How long a Dockerfile may take on one engine."""
+    max_image_bytes: Annotated[int, Field(ge=1)] = 16 * 1024**3
+    """The largest image that is taken from an engine, unpacked (bytes)."""
+
+
 class BuildSettings(Schema):
     """How and where images are built."""
+
+    docker: DockerSettings = DockerSettings()
+    """The Docker Engines that build Dockerfiles."""
 
     mode: BuildMode = BuildMode.PROCESS
     """Where; what needs a Job (a `pvc` source, a conversion) runs in one in any case."""

@@ -46,6 +46,11 @@ class Reason(StrEnum):
     BUILD_TIMEOUT = "BuildTimeout"
     WORKER_DIED = "WorkerDied"
     CONVERTER_NOT_CONFIGURED = "ConverterNotConfigured"
+    DOCKERFILE_INVALID = "DockerfileInvalid"
+    DOCKERFILE_FAILED = "DockerfileFailed"
+    ENGINE_NOT_CONFIGURED = "EngineNotConfigured"
+    ENGINE_UNSUITABLE = "EngineUnsuitable"
+    ENGINE_UNAVAILABLE = "EngineUnavailable"
     JOB_IMAGE_NOT_CONFIGURED = "JobImageNotConfigured"
     JOB_IMAGE_UNAVAILABLE = "JobImageUnavailable"
     JOB_REFUSED = "JobRefused"
@@ -74,6 +79,10 @@ FINAL_REASONS = frozenset(
         Reason.PLATFORM_MISSING,
         Reason.REGISTRY_DENIED,
         Reason.CONVERTER_NOT_CONFIGURED,
+        Reason.DOCKERFILE_INVALID,
+        Reason.DOCKERFILE_FAILED,
+        Reason.ENGINE_NOT_CONFIGURED,
+        Reason.ENGINE_UNSUITABLE,
         Reason.JOB_IMAGE_NOT_CONFIGURED,
         Reason.JOB_REFUSED,
         Reason.CLAIM_NOT_FOUND,
