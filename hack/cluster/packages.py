@@ -1,4 +1,4 @@
-"""The Debian packages that the nodes are made of."""
+"""The Debian packages that the nodes, and the tests around them, are made of."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ PACKAGES = {
     "qemu-user-static": "/usr/libexec/qemu-binfmt/aarch64-binfmt-P",
     "docker-registry": "/usr/bin/docker-registry",
     "skopeo": "/usr/bin/skopeo",
+    "umoci": "/usr/bin/umoci",
 }
 """Package name → a file that shows that it is there."""
 

