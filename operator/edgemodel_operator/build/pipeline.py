@@ -11,13 +11,15 @@ from edgemodel_operator.build.failures import Reason, Step, fail
 from edgemodel_operator.build.graft import graft_image, write_model_layer
 from edgemodel_operator.build.inspection import inspect_model
 from edgemodel_operator.build.layout import ModelFacts
-from edgemodel_operator.build.publish import Destination, Publisher
+from edgemodel_operator.build.publish import Destination, Publisher, registry_failure
 from edgemodel_operator.build.report import Reporter
 from edgemodel_operator.build.request import BuildRequest, BuildResult
 from edgemodel_operator.build.runtime import read_runtime
 from edgemodel_operator.build.sources import fetch_source
 from edgemodel_operator.build.sources.download import Allowance
-from edgemodel_operator.core.build_key import build_key
+from edgemodel_operator.core.build_key import build_key, index_tag
+from edgemodel_operator.oci.errors import RegistryError
+from edgemodel_operator.oci.image_store import AnyStore, ImageStore
 from edgemodel_operator.oci.reference import InvalidReference
 from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.oci.transport import new_session
@@ -29,12 +31,13 @@ async def build_image(request: BuildRequest, work: Path, reporter: Reporter) -> 
     Raises BuildError whose failure names the step.
     """
     async with new_session() as session:
-        client = RegistryClient(session, credentials=request.logins(), plain_http=request.plain_http)
+        store = AnyStore(RegistryClient(session, credentials=request.logins(), plain_http=request.plain_http))
         with reporter.step(Step.RESOLVE):
             allowance = _allowance(request, reporter)
-            destination = _destination(request, client)
+            destination = _destination(request, store)
             platforms = tuple(platform.value for platform in request.image.platforms)
-            runtime = await read_runtime(client, destination.runtime, platforms)
+            runtime = await read_runtime(store, destination.runtime, platforms)
+            await _reach(destination, request.build_key)
         with reporter.step(Step.DOWNLOAD):
             files = await fetch_source(request, work, allowance)
         inputs = request.inputs([file.sha256 for file in files])
@@ -64,6 +67,14 @@ async def build_image(request: BuildRequest, work: Path, reporter: Reporter) -> 
     )
 
 
+async def _reach(destination: Destination, key: str) -> None:
+    """Ask the repository something, so that nothing is fetched for a registry that is not there."""
+    try:
+        await destination.client.head_manifest(destination.target.with_tag(index_tag(key)))
+    except RegistryError as error:
+        raise registry_failure(destination, error) from error
+
+
 def _allowance(request: BuildRequest, reporter: Reporter) -> Allowance:
     limits = request.source_limits
     try:
@@ -73,10 +84,10 @@ def _allowance(request: BuildRequest, reporter: Reporter) -> Allowance:
     return Allowance(policy, limits.max_bytes, limits.timeout_seconds, on_bytes=reporter.bytes)
 
 
-def _destination(request: BuildRequest, client: RegistryClient) -> Destination:
+def _destination(request: BuildRequest, store: ImageStore) -> Destination:
     try:
         target, runtime = request.target_reference, request.runtime_reference
     except InvalidReference as error:
         raise fail(Reason.INVALID_REQUEST, str(error)) from error
     secret = request.image.push_secret
-    return Destination(client, target, runtime, secret.name if secret else "")
+    return Destination(store, target, runtime, secret.name if secret else "")

@@ -20,8 +20,8 @@ from edgemodel_operator.build.graft import GraftedChild, GraftedImage
 from edgemodel_operator.core.build_key import child_tag, index_tag
 from edgemodel_operator.oci import errors
 from edgemodel_operator.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
+from edgemodel_operator.oci.image_store import ImageStore
 from edgemodel_operator.oci.reference import Reference
-from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.oci.upload import BlobSource, local_source
 
 
@@ -29,7 +29,7 @@ from edgemodel_operator.oci.upload import BlobSource, local_source
 class Destination:
     """Where an image goes, where the runtime's blobs come from, and who is to be named in messages."""
 
-    client: RegistryClient
+    client: ImageStore
     target: Reference
     runtime: Reference
     push_secret: str = ""

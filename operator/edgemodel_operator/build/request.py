@@ -19,8 +19,9 @@ from edgemodel_operator.core.build_key import BuildInputs, build_key
 from edgemodel_operator.core.pins import is_pinned, source_key
 from edgemodel_operator.oci.auth import Credential
 from edgemodel_operator.oci.descriptor import canonical_json
+from edgemodel_operator.oci.image_layout import parse_location
 from edgemodel_operator.oci.layer import COMPRESSOR
-from edgemodel_operator.oci.reference import Reference, parse_reference
+from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.settings import SourceSettings
 
 REVEAL = "reveal"
@@ -58,14 +59,18 @@ class BuildRequest(Schema):
     an empty one: any content will do."""
     image: ImageSpec
     """Where the image goes, its platforms, and how it is made."""
+    target: str = ""
+    """Where the image goes instead of `image.repository`: a repository, or `oci:FOLDER` without a cluster."""
     runtime: Annotated[str, Field(pattern=r"@sha256:[0-9a-f]{64}$")]
-    """The runtime image, by digest: `host/repository@sha256:…`."""
+    """The runtime image, by digest: `host/repository@sha256:…`, or `oci:FOLDER@sha256:…`."""
     credentials: Annotated[tuple[Login, ...], Field(repr=False)] = ()
     """For the registries of the runtime image, the source and the target."""
     source_secret: Annotated[dict[str, SecretStr], Field(repr=False, default_factory=dict)]
     """The fields of the Secret that the source names, in base64."""
     config_map: Annotated[dict[str, str], Field(repr=False, default_factory=dict)]
     """The entries of the ConfigMap that the source names, in base64."""
+    volume: str = ""
+    """The folder where the volume of a `pvc` source is mounted; empty: none is."""
     plain_http: tuple[str, ...] = ()
     """Registries (`host[:port]`) that are spoken to without TLS."""
     source_limits: SourceSettings = SourceSettings()
@@ -108,12 +113,12 @@ class BuildRequest(Schema):
     @property
     def runtime_reference(self) -> Reference:
         """The runtime image; raises InvalidReference."""
-        return parse_reference(self.runtime)
+        return parse_location(self.runtime)
 
     @property
     def target_reference(self) -> Reference:
         """The repository to push to; raises InvalidReference."""
-        return parse_reference(self.image.repository)
+        return parse_location(self.target or self.image.repository)
 
     def logins(self) -> dict[str, Credential]:
         """Give the credentials as the registry client takes them."""

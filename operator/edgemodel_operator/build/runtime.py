@@ -9,8 +9,8 @@ from edgemodel_operator.build.failures import BuildError, Reason, fail
 from edgemodel_operator.oci import errors
 from edgemodel_operator.oci.descriptor import INDEX_TYPES, Descriptor, Platform
 from edgemodel_operator.oci.image import InvalidImage, parse_index, parse_manifest, platform_of
+from edgemodel_operator.oci.image_store import ImageStore
 from edgemodel_operator.oci.reference import Reference
-from edgemodel_operator.oci.registry import RegistryClient
 
 _MAX_CONFIG_BYTES = 4 * 1024 * 1024
 
@@ -31,7 +31,7 @@ class RuntimeChild:
 
 
 async def read_runtime(
-    client: RegistryClient, reference: Reference, platforms: Sequence[str]
+    client: ImageStore, reference: Reference, platforms: Sequence[str]
 ) -> tuple[RuntimeChild, ...]:
     """Read the runtime image of every wanted platform (none named: all of them), sorted by platform.
 
@@ -58,7 +58,7 @@ async def read_runtime(
     return tuple(by_platform[name] for name in sorted(set(platforms) or by_platform))
 
 
-async def _read_children(client: RegistryClient, reference: Reference) -> list[RuntimeChild]:
+async def _read_children(client: ImageStore, reference: Reference) -> list[RuntimeChild]:
     manifest = await client.get_manifest(reference)
     if manifest.descriptor.media_type not in INDEX_TYPES:
         return [await _read_child(client, reference, manifest.body, manifest.descriptor.digest)]
@@ -71,9 +71,7 @@ async def _read_children(client: RegistryClient, reference: Reference) -> list[R
     return children
 
 
-async def _read_child(
-    client: RegistryClient, reference: Reference, manifest: bytes, digest: str
-) -> RuntimeChild:
+async def _read_child(client: ImageStore, reference: Reference, manifest: bytes, digest: str) -> RuntimeChild:
     config_digest = parse_manifest(manifest).config.digest
     config = await client.get_blob(reference, config_digest, max_bytes=_MAX_CONFIG_BYTES)
     return RuntimeChild(platform_of(config), digest, manifest, config)
