@@ -20,7 +20,16 @@ from edgemodel_operator.build.worker import run_build
 from edgemodel_operator.core.build_key import index_tag
 from edgemodel_operator.oci.reference import parse_reference
 from edgemodel_operator.oci.registry import RegistryClient
-from support.build import SourceServer, hang, make_onnx, make_request, missing_parts, sha256, source_server
+from support.build import (
+    SourceServer,
+    hang,
+    make_onnx,
+    make_request,
+    missing_parts,
+    sha256,
+    source_server,
+    with_image,
+)
 from support.images import push_index
 from support.registry import Fault, FaultyRegistry, RegistryServer
 
@@ -187,9 +196,8 @@ async def test_a_build_killed_anywhere_ends_the_same(
 ) -> None:
     def into(repository: str) -> BuildRequest:
         hosts = (*build_request.plain_http, faulty.host)
-        return build_request.model_copy(
-            update={"repository": f"{faulty.host}/{repository}", "plain_http": hosts}
-        )
+        there = with_image(build_request, repository=f"{faulty.host}/{repository}")
+        return there.model_copy(update={"plain_http": hosts})
 
     undisturbed = await run_build(into("killed/never"), work_root=tmp_path)
     total = len(faulty.seen)
@@ -197,7 +205,7 @@ async def test_a_build_killed_anywhere_ends_the_same(
     # The last request stores the index: the most delicate moment is always among the chosen ones.
     for number in sorted({*random.Random(7).sample(range(1, total), 8), total}):
         request = into(f"killed/at-{number}")
-        here = parse_reference(request.repository.replace(faulty.host, build_request.plain_http[0]))
+        here = parse_reference(request.image.repository.replace(faulty.host, build_request.plain_http[0]))
         faulty.seen.clear()
         faulty.faults[:] = [kill_worker_at(faulty, number)]
         with pytest.raises(BuildError, match="WorkerDied"):
@@ -240,11 +248,10 @@ async def test_the_digest_does_not_depend_on_the_process(
     one = await run_directly(_into(build_request, f"{registry.host}/same/one"), here, 0o022)
     two = await run_directly(_into(build_request, f"{registry.host}/same/two"), there, 0o077)
     assert one.index_digest == two.index_digest
-    assert (one.reused, two.reused) == (False, False)
 
 
 def _into(request: BuildRequest, repository: str) -> BuildRequest:
-    return request.model_copy(update={"repository": repository})
+    return with_image(request, repository=repository)
 
 
 async def test_memory_stays_flat_for_a_model_of_25_megabytes(
@@ -256,7 +263,7 @@ async def test_memory_stays_flat_for_a_model_of_25_megabytes(
         server.serve(model, "/large"),
         model,
         runtime=build_request.runtime,
-        repository=build_request.repository,
+        repository=build_request.image.repository,
     )
     peaks: list[int] = []
 
@@ -268,16 +275,14 @@ async def test_memory_stays_flat_for_a_model_of_25_megabytes(
             if "VmHWM" in fields:
                 peaks.append(int(fields["VmHWM"].split()[0]) * 1024)
 
-    for reused in (False, True):
-        result = await run_build(request, on_progress=measure, work_root=tmp_path)
-        assert result.reused is reused
+    await run_build(request, on_progress=measure, work_root=tmp_path)
     assert max(peaks) <= 128 * MIB
 
 
 async def test_progress_counts_bytes(build_request: BuildRequest, tmp_path: Path) -> None:
     told: list[Progress] = []
     await run_build(
-        _into(build_request, build_request.repository + "/counted"),
+        _into(build_request, build_request.image.repository + "/counted"),
         on_progress=told.append,
         work_root=tmp_path,
     )

@@ -16,6 +16,7 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from edgemodel_operator.api.image import PlatformName
+from edgemodel_operator.api.references import SecretName
 from edgemodel_operator.api.source import HttpSource, Source
 from edgemodel_operator.build.failures import BuildError, BuildFailure, Reason, Step
 from edgemodel_operator.build.request import BuildRequest, Login, Progress
@@ -34,6 +35,7 @@ from support.build import (
     missing_parts,
     sha256,
     source_server,
+    with_image,
 )
 from support.images import make_layer, push_index
 from support.registry import FaultyRegistry, RegistryServer, fail_times, free_port, start_registry
@@ -84,7 +86,7 @@ async def test_a_build_ends_with_a_complete_index(
     index = parse_reference(result.image)
     assert index == target.with_digest(result.index_digest)
     assert result.platforms == ("linux/amd64", "linux/arm64")
-    assert (result.model_sha256, result.model_size, result.reused) == (sha256(MODEL), len(MODEL), False)
+    assert [(file.sha256, file.size) for file in result.report.files] == [(sha256(MODEL), len(MODEL))]
     assert result.build_key == build_request.build_key
     assert await missing_parts(client, index) == []
     tagged = await client.head_manifest(tag_of(build_request))
@@ -122,11 +124,8 @@ async def test_from_registry_to_registry_the_runtime_is_sent_once(
     (tmp_path / "work").mkdir()
     with start_registry(tmp_path / "registry") as other:
         there = RegistryClient(http_session, plain_http={other.host})
-        hosts = {
-            "repository": f"{other.host}/models/line",
-            "plain_http": (*build_request.plain_http, other.host),
-        }
-        request = build_request.model_copy(update=hosts)
+        hosts = {"plain_http": (*build_request.plain_http, other.host)}
+        request = with_image(build_request, repository=f"{other.host}/models/line").model_copy(update=hosts)
         first = await run_build(request, work_root=tmp_path / "work")
         assert await missing_parts(there, parse_reference(first.image)) == []
         newer = request.model.model_copy(update={"version": "8"})
@@ -137,20 +136,14 @@ async def test_from_registry_to_registry_the_runtime_is_sent_once(
     assert first.bytes_pushed > second.bytes_pushed
 
 
-async def test_an_existing_image_is_reused(
-    server: SourceServer, build_request: BuildRequest, tmp_path: Path
-) -> None:
+async def test_building_again_sends_nothing(build_request: BuildRequest, tmp_path: Path) -> None:
     first = await run_build(build_request, work_root=tmp_path)
-    server.handlers.clear()
-    server.seen.clear()
     again = await run_build(build_request, work_root=tmp_path)
-    assert (again.reused, again.bytes_pushed) == (True, 0)
-    assert (again.index_digest, again.model_size) == (first.index_digest, first.model_size)
-    assert again.platforms == first.platforms
-    assert server.seen == []
+    assert (again.index_digest, again.bytes_pushed) == (first.index_digest, 0)
+    assert (again.platforms, again.report) == (first.platforms, first.report)
 
 
-async def test_a_planted_image_is_not_reused(
+async def test_a_planted_image_is_replaced(
     client: RegistryClient, build_request: BuildRequest, target: Reference, tmp_path: Path
 ) -> None:
     """Someone with push rights puts an image with our annotations and one file more under our tag."""
@@ -171,7 +164,7 @@ async def test_a_planted_image_is_not_reused(
     await client.put_manifest(tag_of(build_request), make_index(children, index.annotations), OCI_INDEX)
 
     again = await run_build(build_request, work_root=tmp_path)
-    assert (again.reused, again.index_digest) == (False, honest.index_digest)
+    assert again.index_digest == honest.index_digest
     tagged = await client.head_manifest(tag_of(build_request))
     assert tagged is not None
     assert tagged.digest == honest.index_digest
@@ -192,14 +185,14 @@ async def test_an_image_that_lost_a_blob_is_completed(
     shutil.rmtree(link)
     assert await missing_parts(client, parse_reference(first.image)) == [f"sha256:{lost}"]
     again = await run_build(build_request, work_root=tmp_path)
-    assert (again.reused, again.index_digest) == (False, first.index_digest)
+    assert again.index_digest == first.index_digest
     assert await missing_parts(client, parse_reference(first.image)) == []
 
 
 async def test_one_platform_alone(
     client: RegistryClient, build_request: BuildRequest, tmp_path: Path
 ) -> None:
-    request = build_request.model_copy(update={"platforms": (PlatformName.LINUX_ARM64,)})
+    request = with_image(build_request, platforms=(PlatformName.LINUX_ARM64,))
     result = await run_build(request, work_root=tmp_path)
     assert result.platforms == ("linux/arm64",)
     assert result.build_key != build_request.build_key
@@ -274,8 +267,9 @@ async def test_a_source_without_an_exception_is_guarded(build_request: BuildRequ
 
 async def test_the_registry_is_down(build_request: BuildRequest, tmp_path: Path) -> None:
     host = f"127.0.0.1:{free_port()}"
-    hosts = {"repository": f"{host}/models/line", "plain_http": (*build_request.plain_http, host)}
-    failure = await failure_of(build_request.model_copy(update=hosts), tmp_path)
+    hosts = {"plain_http": (*build_request.plain_http, host)}
+    request = with_image(build_request, repository=f"{host}/models/line").model_copy(update=hosts)
+    failure = await failure_of(request, tmp_path)
     assert (failure.reason, failure.retryable) == (Reason.REGISTRY_UNAVAILABLE, True)
     assert failure.step is Step.RESOLVE
     assert host.partition(":")[0] in failure.message
@@ -284,13 +278,16 @@ async def test_the_registry_is_down(build_request: BuildRequest, tmp_path: Path)
 @pytest.fixture
 def through_proxy(build_request: BuildRequest, faulty: FaultyRegistry) -> BuildRequest:
     """Push through the proxy, so that it can refuse; the runtime image comes from the registry itself."""
+    there = with_image(
+        build_request,
+        repository=f"{faulty.host}/{build_request.target_reference.repository}",
+        push_secret=SecretName(name="site-registry"),
+    )
     hosts = {
-        "repository": f"{faulty.host}/{build_request.target_reference.repository}",
         "plain_http": (*build_request.plain_http, faulty.host),
-        "push_secret": "site-registry",
         "credentials": (Login(host=faulty.host, username="robot", password=SecretStr("hunter2")),),
     }
-    return build_request.model_copy(update=hosts)
+    return there.model_copy(update=hosts)
 
 
 async def test_the_registry_refuses_the_push(
@@ -336,7 +333,8 @@ async def test_a_registry_that_stumbles_is_asked_again(
 ) -> None:
     faulty.faults.append(fail_times(1, 503, method="POST"))
     faulty.faults.append(fail_times(1, 500, method="PUT"))
-    assert (await run_build(through_proxy, work_root=tmp_path)).reused is False
+    result = await run_build(through_proxy, work_root=tmp_path)
+    assert result.bytes_pushed > 0
 
 
 async def test_the_runtime_image_is_missing(build_request: BuildRequest, tmp_path: Path) -> None:
@@ -352,16 +350,14 @@ async def test_the_runtime_image_lacks_a_platform(
     ref = build_request.runtime_reference
     index = parse_index((await client.get_manifest(ref)).body)
     half = await client.put_manifest(ref.with_tag("half"), make_index(index.manifests[:1]), OCI_INDEX)
-    changes = {
-        "runtime": str(ref.with_digest(half.descriptor.digest)),
-        "platforms": (PlatformName.LINUX_AMD64, PlatformName.LINUX_ARM64),
-    }
-    failure = await failure_of(build_request.model_copy(update=changes), tmp_path)
+    request = with_image(build_request, platforms=(PlatformName.LINUX_AMD64, PlatformName.LINUX_ARM64))
+    changes = {"runtime": str(ref.with_digest(half.descriptor.digest))}
+    failure = await failure_of(request.model_copy(update=changes), tmp_path)
     assert (failure.reason, failure.retryable) == (Reason.PLATFORM_MISSING, False)
     assert "not there for linux/arm64; it has linux/amd64" in failure.message
 
 
 async def test_a_repository_that_is_none(build_request: BuildRequest, tmp_path: Path) -> None:
-    failure = await failure_of(build_request.model_copy(update={"repository": "models/line"}), tmp_path)
+    failure = await failure_of(with_image(build_request, repository="models/line"), tmp_path)
     assert (failure.reason, failure.retryable) == (Reason.INVALID_REQUEST, False)
     assert "names no registry" in failure.message

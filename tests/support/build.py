@@ -125,6 +125,11 @@ def make_request(url: str, content: bytes, *, runtime: str, repository: str, **c
     return BuildRequest(**{**fields, **changes})
 
 
+def with_image(request: BuildRequest, **changes: Any) -> BuildRequest:
+    """Give the request with another image: its repository, platforms, …"""
+    return request.model_copy(update={"image": request.image.model_copy(update=changes)})
+
+
 async def missing_parts(client: RegistryClient, index: Reference) -> list[str]:
     """Read an index as a node would and list every manifest and blob that is not there."""
     missing: list[str] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from edgemodel_operator.api.edgemodel_status import ModelFile, ModelReport
+from edgemodel_operator.api.edgemodel_status import ModelFile
 from edgemodel_operator.build.addresses import AddressPolicy
 from edgemodel_operator.build.failures import Reason, Step, fail
 from edgemodel_operator.build.graft import graft_image, write_model_layer
@@ -43,7 +43,10 @@ async def build_image(request: BuildRequest, work: Path, reporter: Reporter) -> 
         inputs = request.inputs([file.sha256 for file in files])
         facts = ModelFacts(request.model_name, request.model, build_key(inputs))
         with reporter.step(Step.INSPECT):
-            await inspect_model(files, request.model.format)
+            named = tuple(
+                ModelFile(name=file.path.name, sha256=file.sha256, size=file.size) for file in files
+            )
+            found = await inspect_model(request.model.format, files[0].path, named)
         with reporter.step(Step.ASSEMBLE):
             layer_file = work / "layer.tar.zst"
             layer = await asyncio.to_thread(write_model_layer, facts, files, layer_file)
@@ -51,10 +54,7 @@ async def build_image(request: BuildRequest, work: Path, reporter: Reporter) -> 
         with reporter.step(Step.PUSH):
             publisher = Publisher(destination, reporter.bytes)
             await publisher.publish(image, layer_file, facts.build_key)
-    report = ModelReport(
-        files=tuple(ModelFile(name=file.path.name, sha256=file.sha256, size=file.size) for file in files),
-        size_bytes=sum(file.size for file in files),
-    )
+    report = found.model_copy(update={"files": named})
     digest = image.descriptor.digest
     return BuildResult(
         index_digest=digest,
