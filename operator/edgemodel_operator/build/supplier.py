@@ -28,7 +28,7 @@ class WorkerBuilder:
 
     def build_key(self, job: SupplyJob) -> str:
         """Give the hash of everything that decides the bytes of the image."""
-        return self._request(job, BuildAccess()).build_key
+        return self.request(job, BuildAccess()).build_key
 
     async def build(
         self,
@@ -42,7 +42,7 @@ class WorkerBuilder:
             on_progress(_step(progress.step), _sentence(progress))
 
         try:
-            request = self._request(job, access)
+            request = self.request(job, access)
             result = await run_build(request, on_progress=report)
         except BuildError as error:
             failure = error.failure
@@ -67,7 +67,8 @@ class WorkerBuilder:
             report=result.report,
         )
 
-    def _request(self, job: SupplyJob, access: BuildAccess) -> BuildRequest:
+    def request(self, job: SupplyJob, access: BuildAccess) -> BuildRequest:
+        """Give what the worker is asked; raises ValidationError."""
         return BuildRequest(
             model_name=job.model_name,
             model=job.model,
