@@ -37,9 +37,20 @@ class TooLarge(RegistryError):
 
 
 class RegistryUnavailable(RegistryError):
-    """No usable answer after all retries: connection failure, time-out, 408, 429 or 5xx."""
+    """No usable answer after all retries: connection failure, time-out, 408, 429 or 5xx.
+
+    `retry_after` is the time (seconds) that the registry asked us to wait, if it did.
+    """
 
     retryable = True
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DeletionForbidden(RegistryError):
+    """The registry deletes nothing: its operator has not enabled it (405), or it never does (501)."""
 
 
 class ProtocolError(RegistryError):

@@ -19,7 +19,7 @@ import aiohttp
 from yarl import URL
 
 from .auth import Credential
-from .bodies import CHUNK_BYTES
+from .bodies import PIECE_BYTES
 from .descriptor import (
     INDEX_TYPES,
     MANIFEST_TYPES,
@@ -33,11 +33,12 @@ from .image import ImageIndex, InvalidImage, make_index, parse_index
 from .locks import KeyedLocks
 from .reference import Reference, is_digest
 from .transport import Request, RetryPolicy, Transport
-from .upload import BlobSource, Uploader, check_stored, local_source, push_scopes
+from .upload import CHUNK_BYTES, BlobSource, Uploader, check_stored, local_source, push_scopes
 
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 """The size every registry must accept and no client needs to exceed (distribution specification)."""
 
+_NO_REFERRERS_API = frozenset({400, 404, 405, 406, 501})
 _ACCEPT = ", ".join(sorted(INDEX_TYPES | MANIFEST_TYPES))
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
 
@@ -75,7 +76,7 @@ class PutManifest:
 class RegistryClient:
     """Reads and writes manifests, blobs and referrers; safe for concurrent use in one event loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but the session have a default
         self,
         session: aiohttp.ClientSession,
         *,
@@ -83,10 +84,13 @@ class RegistryClient:
         plain_http: Collection[str] = (),
         retry: RetryPolicy | None = None,
         timeout: aiohttp.ClientTimeout = _TIMEOUT,
+        upload_hosts: Collection[str] = (),
+        chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
         """Use the given session (see `transport.new_session`), which stays the caller's to close.
 
-        `plain_http` names the registries (`host:port`) spoken to without TLS.
+        `plain_http` names the registries (`host:port`) spoken to without TLS, `upload_hosts` the hosts
+        besides the registry itself to which it may send uploads; `chunk_bytes` of a blob go at once.
         """
         self._transport = Transport(
             session,
@@ -95,7 +99,7 @@ class RegistryClient:
             retry=retry or RetryPolicy(),
             timeout=timeout,
         )
-        self._uploader = Uploader(self._transport)
+        self._uploader = Uploader(self._transport, hosts=upload_hosts, chunk_bytes=chunk_bytes)
         self._locks = KeyedLocks()
 
     async def get_manifest(self, ref: Reference, *, max_bytes: int = MAX_MANIFEST_BYTES) -> Manifest:
@@ -160,7 +164,7 @@ class RegistryClient:
     async def delete_manifest(self, ref: Reference) -> bool:
         """Delete the manifest of the digest, or the tag; False if it was not there.
 
-        Raises ProtocolError where the registry does not allow deletion (status 405).
+        Raises DeletionForbidden where the registry deletes nothing.
         """
         request = Request(
             "DELETE", self._transport.url(ref, f"manifests/{ref.target}"), ref, _delete_scopes(ref)
@@ -232,15 +236,17 @@ class RegistryClient:
     ) -> tuple[Descriptor, ...]:
         """List the artifacts attached to a manifest (signatures, attestations, SBOMs).
 
-        Asks the referrers API and, where a registry has none, the fallback tag `sha256-<hex>`. Raises
-        TooLarge above `max_referrers`: a cut list would silently hide signatures.
+        Asks the referrers API and, where a registry has none, the fallback tag `sha256-<hex>`. A registry
+        that knows nothing of the API need not answer 404: some send whatever they do not know to a page for
+        people, status 200. Then the fallback tag decides too; of that the answer must be a registry's.
+        Raises TooLarge above `max_referrers`: a cut list would silently hide signatures.
         """
         url: URL | None = self._transport.url(ref, f"referrers/{_checked(digest)}")
         found: list[Descriptor] = []
         while url is not None:
             request = Request("GET", url, ref, _pull_scopes(ref), {"Accept": OCI_INDEX})
             status, headers, body = await self._transport.read(
-                request, {200, 404, 405}, max_bytes=MAX_MANIFEST_BYTES
+                request, {200, *_NO_REFERRERS_API}, max_bytes=MAX_MANIFEST_BYTES
             )
             if status != 200 or _content_type(headers) != OCI_INDEX:
                 found = list((await self._fallback_index(ref, digest)).manifests)
@@ -279,6 +285,9 @@ class RegistryClient:
             manifest = await self.get_manifest(ref.with_tag(fallback_tag(digest)))
         except NotFound:
             return ImageIndex(())
+        if manifest.descriptor.digest == digest:
+            # A registry that takes the tag for the digest itself: these are children, not referrers.
+            return ImageIndex(())
         return _parse_referrers(ref, manifest.body)
 
     async def _blob_from(
@@ -292,7 +301,7 @@ class RegistryClient:
             if announced is not None and announced != descriptor.size - offset + skip:
                 raise DigestMismatch(f"{ref.name}: {descriptor.digest} comes with {announced} bytes.")
             remaining = descriptor.size - offset
-            async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+            async for chunk in response.content.iter_chunked(PIECE_BYTES):
                 fresh, skip = chunk[skip:], max(0, skip - len(chunk))
                 remaining -= len(fresh)
                 if remaining < 0:

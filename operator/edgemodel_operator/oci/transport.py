@@ -4,7 +4,8 @@ This is the only module that hands credentials to the network. Its rules:
 
 1. Plain HTTP is spoken only to registries the caller named; everything else is HTTPS.
 2. A bearer realm gets credentials only over HTTPS, or when it is on the same host as a plain-HTTP registry.
-3. Nothing that follows a redirect carries an Authorization header, and HTTPS never redirects to HTTP.
+3. An Authorization header goes to the registry's own origin alone: no redirect and no upload location takes
+   it elsewhere, and none brings it back. HTTPS never redirects to HTTP.
 4. A rejected token is thrown away and fetched anew once; after that the answer counts.
 5. 408, 429, 5xx and broken connections are retried with growing, jittered pauses; `Retry-After` is respected.
 """
@@ -18,6 +19,8 @@ import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +29,14 @@ from yarl import URL
 
 from .auth import Credential, find_credential
 from .bodies import read_capped
-from .errors import NotFound, ProtocolError, RegistryError, RegistryUnavailable, Unauthorized
+from .errors import (
+    DeletionForbidden,
+    NotFound,
+    ProtocolError,
+    RegistryError,
+    RegistryUnavailable,
+    Unauthorized,
+)
 from .reference import Reference
 from .tokens import TokenBook, TokenKey
 
@@ -163,17 +173,15 @@ class Transport:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _connection_failure(request, error) from error
 
-    async def wait_before(
-        self, attempt: int, failure: RegistryError, retry_after: float | None = None
-    ) -> None:
-        """Pause before the given attempt, or raise `failure` when no attempt is left."""
+    async def wait_before(self, attempt: int, failure: RegistryError) -> None:
+        """Pause before the given attempt, as long as the failure asks for; raise it when none is left."""
         if attempt > self._retry.attempts:
             raise failure
+        retry_after = failure.retry_after if isinstance(failure, RegistryUnavailable) else None
         await asyncio.sleep(self._retry.pause(attempt - 1, retry_after))
 
     async def _send_with_retries(self, request: Request, accept: Collection[int]) -> aiohttp.ClientResponse:
         for attempt in range(1, self._retry.attempts + 1):
-            retry_after: float | None = None
             failure: RegistryError
             try:
                 response = await self._send_authorized(request)
@@ -187,19 +195,19 @@ class Transport:
                 if response.status in accept:
                     return response
                 failure = await _error_of(request, response)
-                retry_after = _retry_after(response)
                 if not failure.retryable:
                     raise failure
-            await self.wait_before(attempt + 1, failure, retry_after)
+            await self.wait_before(attempt + 1, failure)
         raise AssertionError("wait_before raises when attempts are used up")
 
     async def _send_authorized(self, request: Request) -> aiohttp.ClientResponse:
         registry = request.reference.registry
+        home = self.url(request.reference, "").origin()
         key = TokenKey(registry, request.scopes)
-        known = self._tokens.known(key)
+        known = self._tokens.known(key) if request.url.origin() == home else None
         response = await self._send_following(request, known)
-        if response.status != 401 or response.url.origin() != request.url.origin():
-            return response  # a storage back end behind a redirect has no say in where credentials go
+        if response.status != 401 or response.url.origin() != home or request.url.origin() != home:
+            return response  # a storage back end has no say in where credentials go
         challenges = response.headers.getall("WWW-Authenticate", [])
         response.release()
         credential = find_credential(self._credentials, registry, request.reference.repository)
@@ -223,8 +231,10 @@ class Transport:
             )
             if response.status not in _REDIRECTS or request.method not in {"GET", "HEAD"}:
                 return response
-            url = _redirect_target(request, url, response)
-            headers.pop("Authorization", None)
+            target = _redirect_target(request, url, response)
+            if target.origin() != url.origin():
+                headers.pop("Authorization", None)
+            url = target
             response.release()
         raise ProtocolError(f"{_label(request)}: more than {_MAX_REDIRECTS} redirects.")
 
@@ -253,7 +263,9 @@ async def _error_of(request: Request, response: aiohttp.ClientResponse) -> Regis
     if status == 404:
         return NotFound(message)
     if status in _TRANSIENT:
-        return RegistryUnavailable(message)
+        return RegistryUnavailable(message, retry_after=_retry_after(response))
+    if request.method == "DELETE" and status in {405, 501}:
+        return DeletionForbidden(message)
     return ProtocolError(message)
 
 
@@ -270,9 +282,19 @@ async def _excerpt(response: aiohttp.ClientResponse) -> str:
 
 
 def _retry_after(response: aiohttp.ClientResponse) -> float | None:
-    text = response.headers.get("Retry-After", "")
-    # The other legal form, a date, is rare on registries; our own pauses serve then.
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 7 else None
+    return parse_retry_after(response.headers.get("Retry-After", ""), datetime.now(UTC))
+
+
+def parse_retry_after(text: str, now: datetime) -> float | None:
+    """Give the seconds that a `Retry-After` (RFC 9110, 10.2.3) asks for: a number of them, or a date."""
+    if text.isascii() and text.isdigit():
+        return float(text) if len(text) < 7 else None
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    aware = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
+    return max(0.0, (aware - now).total_seconds())
 
 
 def _label(request: Request) -> str:

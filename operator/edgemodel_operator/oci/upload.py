@@ -1,58 +1,56 @@
-"""Uploading one blob: mount, or POST → PATCH → PUT with resumption.
+"""Uploading one blob: mount, or POST → PATCH … → PUT with resumption.
 
-Source: OCI distribution specification 1.1, "Pushing blobs" and "Resuming".
+Source: OCI distribution specification 1.1, "Pushing blobs", "Pushing a blob in chunks" and "Resuming".
 """
 
 from __future__ import annotations
 
-import io
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
 from yarl import URL
 
-from .bodies import CHUNK_BYTES
+from .bodies import BlobSource, Outgoing, local_source
 from .descriptor import Descriptor
-from .errors import DigestMismatch, NotFound, ProtocolError, RegistryError, RegistryUnavailable, TooLarge
+from .errors import DigestMismatch, NotFound, ProtocolError, RegistryError, RegistryUnavailable
 from .reference import Reference
 from .transport import Answer, Request, Transport
 
-BlobSource = Callable[[int], AsyncGenerator[bytes, None]]
-"""Opens the content of a blob at a byte offset; called again for every attempt."""
+__all__ = ["CHUNK_BYTES", "BlobSource", "Uploader", "check_stored", "local_source", "push_scopes"]
+
+CHUNK_BYTES = 64 * 1024 * 1024
+"""How much one PATCH carries: what a broken link costs at most, and less than common proxies allow."""
 
 _SMALL_BYTES = 64 * 1024
 _MONOLITHIC_BYTES = 1024 * 1024
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
+_OUT_OF_STEP = 416
+"""Range Not Satisfiable: the registry has another number of bytes than we think."""
 
 
 @dataclass(frozen=True)
 class _Session:
-    """An upload in progress: where to continue, and how many bytes the registry has."""
+    """An upload in progress: where to continue, how many bytes the registry has, how many to send at once."""
 
     location: URL
-    offset: int
-
-
-def local_source(source: bytes | Path) -> BlobSource:
-    """Make a blob source of bytes in memory or a local file."""
-
-    async def read(offset: int) -> AsyncGenerator[bytes, None]:
-        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as content:
-            content.seek(offset)
-            while chunk := content.read(CHUNK_BYTES):
-                yield chunk
-
-    return read
+    scopes: tuple[str, ...]
+    chunk: int
+    offset: int = 0
 
 
 class Uploader:
-    """Uploads blobs through a transport; every method is safe to repeat."""
+    """Uploads blobs through a transport; every method is safe to repeat.
 
-    def __init__(self, transport: Transport) -> None:
+    `hosts` (`host[:port]`) may take uploads besides the registry itself, which then get no credentials.
+    """
+
+    def __init__(
+        self, transport: Transport, *, hosts: Collection[str] = (), chunk_bytes: int = CHUNK_BYTES
+    ) -> None:
         self._transport = transport
+        self._hosts = frozenset(hosts)
+        self._chunk_bytes = chunk_bytes
 
     async def upload(
         self, reference: Reference, source: BlobSource, descriptor: Descriptor, *, mount_from: str | None
@@ -62,87 +60,173 @@ class Uploader:
         Raises DigestMismatch when the registry stored something else, ProtocolError when it refuses the
         content.
         """
-        session = await self._begin(reference, descriptor, mount_from)
-        attempt = 1
-        while session is not None:
+        if mount_from is not None and mount_from != reference.repository:
+            session = await self._mount(reference, descriptor, mount_from)
+        else:
+            session = await self._begin(reference)
+        if session is None:
+            return
+        content = Outgoing(source, descriptor.size)
+        try:
+            await self._send_until_stored(reference, content, descriptor, session)
+        finally:
+            await content.close()
+
+    async def _mount(self, reference: Reference, descriptor: Descriptor, origin: str) -> _Session | None:
+        """Have the registry take the blob from another repository; None means that it did.
+
+        One that cannot answers 202 and has begun an upload. Some answer 4xx where the blob is not there or
+        the credentials do not reach it: that is no reason not to upload it.
+        """
+        url = self._transport.url(reference, "blobs/uploads/")
+        url = url.update_query({"mount": descriptor.digest, "from": origin})
+        scopes = (*push_scopes(reference), f"repository:{origin}:pull")
+        request = Request("POST", url, reference, scopes, {"Content-Length": "0"})
+        try:
+            status, headers, _ = await self._transport.read(request, {201, 202}, max_bytes=_SMALL_BYTES)
+        except RegistryError as error:
+            if error.retryable:
+                raise
+            return await self._begin(reference)
+        if status == 201:
+            check_stored(headers, descriptor.digest)
+            return None
+        return self._session(url, headers, scopes)
+
+    async def _begin(self, reference: Reference) -> _Session:
+        url = self._transport.url(reference, "blobs/uploads/")
+        scopes = push_scopes(reference)
+        request = Request("POST", url, reference, scopes, {"Content-Length": "0"})
+        _, headers, _ = await self._transport.read(request, {202}, max_bytes=_SMALL_BYTES)
+        return self._session(url, headers, scopes)
+
+    def _session(self, url: URL, headers: Mapping[str, str], scopes: tuple[str, ...]) -> _Session:
+        wanted = headers.get("OCI-Chunk-Min-Length", "")
+        least = int(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 12 else 0
+        return _Session(self._location(url, headers), scopes, max(self._chunk_bytes, least))
+
+    async def _send_until_stored(
+        self, reference: Reference, content: Outgoing, descriptor: Descriptor, session: _Session
+    ) -> None:
+        attempt, furthest = 1, 0
+        while True:
             try:
-                await self._send(reference, source, descriptor, session)
+                session = await self._send_chunks(reference, content, session)
+                await self._close(reference, content, descriptor, session)
+            except _ChunksRefused:
+                session = replace(await self._begin(reference), chunk=content.size)
+                continue
+            except _Interrupted as interrupted:
+                session, failure = interrupted.session, interrupted.failure
             except (RegistryUnavailable, NotFound) as error:  # not found: the registry forgot the upload
                 failure = error
             else:
                 return
-            attempt += 1
+            attempt = 2 if session.offset > furthest else attempt + 1
+            furthest = max(furthest, session.offset)
             await self._transport.wait_before(attempt, failure)
-            session = await self._resume(reference, descriptor, session)
+            session = await self._resume(reference, content, session)
 
-    async def _begin(
-        self, reference: Reference, descriptor: Descriptor, mount_from: str | None
-    ) -> _Session | None:
-        """Start an upload; None means that the registry mounted the blob and nothing is left to do."""
-        url = self._transport.url(reference, "blobs/uploads/")
-        scopes = push_scopes(reference)
-        if mount_from is not None and mount_from != reference.repository:
-            url = url.update_query({"mount": descriptor.digest, "from": mount_from})
-            scopes = (*scopes, f"repository:{mount_from}:pull")
-        request = Request("POST", url, reference, scopes, {"Content-Length": "0"})
-        status, headers, _ = await self._transport.read(request, {201, 202}, max_bytes=_SMALL_BYTES)
-        if status == 201:
-            check_stored(headers, descriptor.digest)
-            return None
-        return _Session(_location(url, headers), 0)
+    async def _send_chunks(self, reference: Reference, content: Outgoing, session: _Session) -> _Session:
+        """Send what the registry lacks but for what goes with the closing PUT.
 
-    async def _send(
-        self, reference: Reference, source: BlobSource, descriptor: Descriptor, session: _Session
-    ) -> None:
-        """Send what the registry lacks and close the upload; raises RegistryUnavailable when it broke.
-
-        A small blob goes with the closing PUT; a large one in one PATCH of its own, the form that every
-        registry takes and some can resume. Both are sent once: afterwards only the registry knows how much
-        it has.
+        A small blob goes with the PUT alone; a larger one in a PATCH, the form that every registry takes; one
+        above the size of a chunk in several, in order. Each is sent once: afterwards only the registry knows
+        how much it has. Raises _Interrupted with the state of the upload when one of them broke, and
+        _ChunksRefused for a registry that takes a blob only in one piece.
         """
-        remaining = descriptor.size - session.offset
-        if remaining > _MONOLITHIC_BYTES or session.offset:
-            first, last = session.offset, descriptor.size - 1
-            span = {"Content-Range": f"{first}-{last}"} if first else {}
-            content = _Content(source, first, remaining)
-            answer = await self._once("PATCH", session.location, reference, span, content)
-            location, content = _location(session.location, answer.headers), _Content(source, 0, 0)
-        else:
-            location, content = session.location, _Content(source, 0, remaining)
-        closing = location.update_query({"digest": descriptor.digest})
-        answer = await self._once("PUT", closing, reference, {}, content)
+        if session.offset == 0 and content.size <= _MONOLITHIC_BYTES:
+            return session
+        while session.offset < content.size:
+            try:
+                session = await self._send_chunk(reference, content, session)
+            except (RegistryUnavailable, NotFound) as error:
+                raise _Interrupted(session, error) from error
+            except ProtocolError as error:
+                if session.chunk >= content.size:
+                    raise
+                raise _ChunksRefused from error
+        return session
+
+    async def _send_chunk(self, reference: Reference, content: Outgoing, session: _Session) -> _Session:
+        size = min(session.chunk, content.size - session.offset)
+        end = session.offset + size
+        # A blob in one piece goes without a range, as common clients send it.
+        headers = {} if size == content.size else {"Content-Range": f"{session.offset}-{end - 1}"}
+        request = _upload_request("PATCH", session, reference, headers, content, size)
+        answer = await self._once(request, content, {201, 202, 204, _OUT_OF_STEP})
+        if answer.status == _OUT_OF_STEP:
+            raise RegistryUnavailable(f"{reference.registry} has another part of the blob than was sent.")
+        location = self._location(session.location, answer.headers)
+        return replace(session, location=location, offset=_taken(answer.headers, session.offset, end))
+
+    async def _close(
+        self, reference: Reference, content: Outgoing, descriptor: Descriptor, session: _Session
+    ) -> None:
+        closing = replace(session, location=session.location.update_query({"digest": descriptor.digest}))
+        request = _upload_request("PUT", closing, reference, {}, content, content.size - session.offset)
+        answer = await self._once(request, content, {201, 202, 204})
         check_stored(answer.headers, descriptor.digest)
 
-    async def _once(
-        self, method: str, url: URL, reference: Reference, headers: Mapping[str, str], content: _Content
-    ) -> Answer:
-        binary = {"Content-Type": "application/octet-stream", **headers}
-        request = Request(
-            method, url, reference, push_scopes(reference), binary, body=content.open, size=content.size
-        )
+    async def _once(self, request: Request, content: Outgoing, accept: Collection[int]) -> Answer:
+        content.failure = None
         try:
-            return await self._transport.read_once(request, {201, 202, 204}, max_bytes=_SMALL_BYTES)
+            return await self._transport.read_once(request, accept, max_bytes=_SMALL_BYTES)
         except RegistryUnavailable:
             if content.failure is not None:
                 raise content.failure from None  # our side broke off, not the registry's
             raise
 
-    async def _resume(
-        self, reference: Reference, descriptor: Descriptor, session: _Session
-    ) -> _Session | None:
+    async def _resume(self, reference: Reference, content: Outgoing, session: _Session) -> _Session:
         """Ask how far the upload came; begin anew when the registry lost it or cannot say."""
-        request = Request("GET", session.location, reference, push_scopes(reference))
+        request = Request("GET", session.location, reference, session.scopes)
         try:
-            _, headers, _ = await self._transport.read(request, {204}, max_bytes=_SMALL_BYTES)
+            _, headers, _ = await self._transport.read(request, {200, 204}, max_bytes=_SMALL_BYTES)
         except RegistryError:
-            return await self._begin(reference, descriptor, None)
+            return replace(await self._begin(reference), chunk=session.chunk)
         received = _RANGE.fullmatch(headers.get("Range", ""))
         offset = int(received[1]) + 1 if received else 0
         # `0-0` means one byte or none, depending on the registry: only a plausible larger range can be
         # trusted.
-        if not 1 < offset <= descriptor.size:
-            return await self._begin(reference, descriptor, None)
-        return _Session(_location(session.location, headers, default=session.location), offset)
+        if not 1 < offset <= content.size:
+            return replace(await self._begin(reference), chunk=session.chunk)
+        location = self._location(session.location, headers, default=session.location)
+        return replace(session, location=location, offset=offset)
+
+    def _location(self, url: URL, headers: Mapping[str, str], default: URL | None = None) -> URL:
+        """Resolve the Location of an upload; one on another host would receive our content."""
+        text = headers.get("Location")
+        if not text:
+            if default is not None:
+                return default
+            raise ProtocolError(f"{url.host} opened an upload without saying where.")
+        location = url.join(URL(text, encoded=True))
+        if location.origin() == url.origin():
+            return location
+        if url.scheme == "https" and location.scheme != "https":
+            raise ProtocolError(
+                f"{url.host} sends the upload from https to {location.scheme}, which is refused: have the "
+                "proxy before the registry set X-Forwarded-Proto."
+            )
+        if location.host_port_subcomponent not in self._hosts:
+            raise ProtocolError(
+                f"{url.host} sends the upload to {location.host_port_subcomponent}, another host, which is "
+                "refused: name it in `registries.allowedUploadHosts` if it belongs to the registry."
+            )
+        return location
+
+
+class _Interrupted(Exception):  # noqa: N818 - reads as the fact it states
+    """A chunk did not arrive for sure; carries what is known of the upload."""
+
+    def __init__(self, session: _Session, failure: RegistryError) -> None:
+        super().__init__(str(failure))
+        self.session = session
+        self.failure = failure
+
+
+class _ChunksRefused(Exception):  # noqa: N818 - reads as the fact it states
+    """The registry refused one of several chunks."""
 
 
 def push_scopes(reference: Reference) -> tuple[str, ...]:
@@ -157,46 +241,27 @@ def check_stored(headers: Mapping[str, str], digest: str) -> None:
         raise DigestMismatch(f"The registry stored {stored} where {digest} was sent.")
 
 
-def _location(url: URL, headers: Mapping[str, str], default: URL | None = None) -> URL:
-    """Resolve the Location of an upload; one on another host would receive our content and token."""
-    text = headers.get("Location")
-    if not text:
-        if default is not None:
-            return default
-        raise ProtocolError(f"{url.host} opened an upload without saying where.")
-    location = url.join(URL(text, encoded=True))
-    if location.origin() != url.origin():
-        raise ProtocolError(
-            f"{url.host} sends the upload to {location.host}, another origin; that is refused."
-        )
-    return location
+def _taken(headers: Mapping[str, str], first: int, end: int) -> int:
+    """Say how many bytes the registry has after a chunk; it may say that it took less than it was sent."""
+    said = _RANGE.fullmatch(headers.get("Range", ""))
+    offset = int(said[1]) + 1 if said else end
+    return offset if first < offset < end and offset > 1 else end
 
 
-class _Content:
-    """A request body of exactly `size` bytes from `offset`; remembers why our side broke it off.
-
-    aiohttp reports an error of the body as a broken connection, which would be retried in vain.
-    """
-
-    def __init__(self, source: BlobSource, offset: int, size: int) -> None:
-        self.size = size
-        self.failure: RegistryError | OSError | None = None
-        self._source, self._offset = source, offset
-
-    def open(self) -> bytes | AsyncIterator[bytes]:
-        return self._checked() if self.size else b""
-
-    async def _checked(self) -> AsyncIterator[bytes]:
-        sent = 0
-        try:
-            async with aclosing(self._source(self._offset)) as chunks:
-                async for chunk in chunks:
-                    sent += len(chunk)
-                    if sent > self.size:
-                        raise TooLarge("A blob's content is longer than its descriptor says.")
-                    yield chunk
-            if sent != self.size:
-                raise DigestMismatch(f"A blob's content ended after {sent} of {self.size} bytes.")
-        except (RegistryError, OSError) as error:
-            self.failure = error
-            raise
+def _upload_request(
+    method: str,
+    session: _Session,
+    reference: Reference,
+    headers: Mapping[str, str],
+    content: Outgoing,
+    size: int,
+) -> Request:
+    return Request(
+        method,
+        session.location,
+        reference,
+        session.scopes,
+        {"Content-Type": "application/octet-stream", **headers},
+        body=lambda: content.read(session.offset, size) if size else b"",
+        size=size,
+    )
