@@ -7,7 +7,7 @@ from edgemodel_operator.oci.descriptor import Platform
 from imagebuild.__main__ import build, parse_options
 from imagebuild.bytecode import WrongPython
 from imagebuild.debian import DebianUnavailable
-from imagebuild.wheels import WheelsUnavailable
+from imagebuild.locked import WheelsUnavailable
 
 _BASE, _IMAGE = "base", "onnxruntime-cpu"
 _PLATFORM = Platform("linux", "amd64")

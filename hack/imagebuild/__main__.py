@@ -8,8 +8,10 @@ import json
 import sys
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import aiohttp
 
 from edgemodel_operator.oci.auth import parse_docker_config
 from edgemodel_operator.oci.errors import RegistryError
@@ -17,15 +19,24 @@ from edgemodel_operator.oci.reference import InvalidReference, Reference, parse_
 from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.oci.transport import new_session
 
-from .assemble import PLATFORMS, Builder, BuiltImage
+from .assemble import Builder, BuiltImage, platforms_of
 from .bytecode import WrongPython
 from .cache import Cache, default_cache
 from .debian import DebianUnavailable, default_sources
+from .foreign import BaseUnusable, ForeignBase, read_base
+from .locked import WheelsUnavailable
 from .publish import push
 from .recipe import Recipe, load_recipes
-from .wheels import WheelsUnavailable
 
 PROJECT = Path(__file__).resolve().parents[2]
+_FAILURES = (
+    BaseUnusable,
+    DebianUnavailable,
+    WheelsUnavailable,
+    WrongPython,
+    RegistryError,
+    InvalidReference,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         built = build(options)
         lock = asyncio.run(_push_all(options, built)) if options.push else _local_lock(built)
-    except (DebianUnavailable, WheelsUnavailable, WrongPython, RegistryError, InvalidReference) as error:
+    except _FAILURES as error:
         _tell(f"error: {error}")
         return 1
     text = json.dumps(lock, indent=2, sort_keys=True) + "\n"
@@ -48,7 +59,8 @@ def build(options: argparse.Namespace) -> list[BuiltImage]:
     """Build the chosen images and the bases they stand on; returns the chosen ones."""
     project = Path(options.project)
     recipes = load_recipes(project / "images")
-    chosen = _chosen(recipes, options.only)
+    chosen = choose_recipes(recipes, options.only, options.variants)
+    foreign = asyncio.run(_read_bases(options, [recipes[name] for name in sorted(chosen)]))
     sources = Path(options.apt_sources).read_text() if options.apt_sources else default_sources()
     cache = Cache(Path(options.cache)) if options.cache else default_cache()
     builder = Builder(project, cache, sources, project_version(project), options.level, _Progress())
@@ -56,7 +68,7 @@ def build(options: argparse.Namespace) -> list[BuiltImage]:
     with cache.exclusive():
         for name in _with_bases(recipes, chosen):
             base = recipes[name].base
-            built[name] = builder.build(recipes[name], built[base] if base else None)
+            built[name] = builder.build(recipes[name], built[base] if base else foreign.get(name))
             _report(built[name])
     return [image for name, image in built.items() if name in chosen]
 
@@ -75,6 +87,18 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only", default="", help="comma-separated images, by recipe or repository (or its start)"
     )
+    parser.add_argument(
+        "--variants",
+        default="",
+        help="also these variants that are built on demand, comma-separated; `all`: those that need no base",
+    )
+    parser.add_argument(
+        "--base-image",
+        action="append",
+        default=[],
+        metavar="VARIANT=IMAGE",
+        help="the base of a variant that leaves it to you: registry/repository@sha256:…",
+    )
     parser.add_argument("--out", metavar="FILE", help="also write the lock JSON here")
     parser.add_argument("--level", type=int, default=9, help="zstd level; 19 for releases (default: 9)")
     parser.add_argument("--plain-http", action="store_true", help="speak HTTP (always done for loopback)")
@@ -87,16 +111,55 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _chosen(recipes: dict[str, Recipe], only: str) -> set[str]:
-    wanted = [word for word in only.split(",") if word]
-    chosen = {
-        name
-        for name, recipe in recipes.items()
-        if not wanted or any(name == word or recipe.repository.startswith(word) for word in wanted)
-    }
-    if not chosen:
-        raise SystemExit(f"No image is called {only!r}; there are: {', '.join(recipes)}.")
-    return chosen
+def choose_recipes(recipes: Mapping[str, Recipe], only: str, variants: str) -> set[str]:
+    """Return the names of the images to build; raises SystemExit for a word that names none.
+
+    `only` and `variants` are lists with commas: see the options of these names.
+    """
+    usual = {name for name, recipe in recipes.items() if not recipe.on_demand}
+    chosen = _matching(recipes, only) if only else usual
+    if variants == "all":
+        return chosen | {name for name, recipe in recipes.items() if recipe.base_image != ""}
+    return chosen | (_matching(recipes, variants) if variants else set())
+
+
+def _matching(recipes: Mapping[str, Recipe], words: str) -> set[str]:
+    """Return the recipes that the words name, else those of the usual ones whose repository starts so."""
+    found: set[str] = set()
+    for word in filter(None, words.split(",")):
+        named = {
+            name for name, recipe in recipes.items() if word in {name, recipe.repository, recipe.variant}
+        }
+        begun = {
+            name
+            for name, recipe in recipes.items()
+            if recipe.repository.startswith(word) and not recipe.on_demand
+        }
+        if not named | begun:
+            raise SystemExit(f"No image is called {word!r}; there are: {', '.join(recipes)}.")
+        found |= named or begun
+    return found
+
+
+async def _read_bases(options: argparse.Namespace, recipes: Sequence[Recipe]) -> dict[str, ForeignBase]:
+    given = dict(pair.partition("=")[::2] for pair in options.base_image)
+    bases: dict[str, ForeignBase] = {}
+    async with new_session(trust_env=True) as session:
+        for recipe in recipes:
+            if recipe.base_image is None:
+                continue
+            named = given.get(recipe.name, recipe.base_image)
+            if not named:
+                raise BaseUnusable(
+                    f"{recipe.name} stands on an image of yours: add "
+                    f"--base-image {recipe.name}=registry/repository@sha256:…"
+                )
+            reference = parse_reference(named)
+            if reference.digest is None:
+                raise BaseUnusable(f"{named} names no digest: write registry/repository@sha256:…")
+            client = _client(options, session, reference)
+            bases[recipe.name] = await read_base(client, reference, platforms_of(recipe))
+    return bases
 
 
 def _with_bases(recipes: dict[str, Recipe], chosen: set[str]) -> list[str]:
@@ -109,21 +172,28 @@ def _with_bases(recipes: dict[str, Recipe], chosen: set[str]) -> list[str]:
 
 
 async def _push_all(options: argparse.Namespace, built: Sequence[BuiltImage]) -> dict[str, str]:
-    credentials = (
-        parse_docker_config(Path(options.docker_config).read_bytes()) if options.docker_config else {}
-    )
     lock: dict[str, str] = {}
     async with new_session(trust_env=True) as session:
         for image in built:
             target = parse_reference(f"{options.push}/{image.recipe.repository}:{image.version}")
-            plain = {target.registry} if options.plain_http or _is_loopback(target) else set()
-            client = RegistryClient(session, credentials=credentials, plain_http=plain)
+            bases = (image.foreign.reference,) if image.foreign else ()
+            client = _client(options, session, target, *bases)
             _tell(f"push {target}")
             base = (
                 f"{target.repository.rpartition('/')[0]}/{image.recipe.base}" if image.recipe.base else None
             )
             lock[image.recipe.repository] = str(await push(client, image, target, mount_from=base))
     return lock
+
+
+def _client(
+    options: argparse.Namespace, session: aiohttp.ClientSession, *references: Reference
+) -> RegistryClient:
+    credentials = (
+        parse_docker_config(Path(options.docker_config).read_bytes()) if options.docker_config else {}
+    )
+    plain = {one.registry for one in references if options.plain_http or _is_loopback(one)}
+    return RegistryClient(session, credentials=credentials, plain_http=plain)
 
 
 def _local_lock(built: Sequence[BuiltImage]) -> dict[str, str]:
@@ -136,8 +206,7 @@ def _is_loopback(target: Reference) -> bool:
 
 
 def _report(image: BuiltImage) -> None:
-    for platform in PLATFORMS:
-        stack = image.layers[platform]
+    for platform, stack in image.layers.items():
         packed = sum(stored.layer.descriptor.size for stored in stack) / 1e6
         unpacked = sum(stored.unpacked_bytes for stored in stack) / 1e6
         _tell(f"{image.recipe.name} {platform}: {packed:.1f} MB compressed, {unpacked:.1f} MB unpacked")

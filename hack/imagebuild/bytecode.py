@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from edgemodel_operator.oci.layer import Entry, File
 
 from .cache import Cache
-from .wheels import PYTHON_VERSION
+from .locked import PYTHON_VERSION
 
 _TAG = f"cpython-{PYTHON_VERSION.replace('.', '')}"
 

@@ -7,21 +7,27 @@ all signatures.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from packageurl import PackageURL
+
+from edgemodel_operator.build.origin.packages import Package
 from edgemodel_operator.oci.layer import check_path
 
 from .cache import Cache, key_of
+from .licences import debian_licence
+from .packaged import Packaged, files_folder, read_packaged, write_packages
 from .recipe import DebianPart
 
-FORMAT = 1
+FORMAT = 2
 """Part of the cache key: raise it when the result for the same inputs changes."""
 
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -105,19 +111,45 @@ def default_sources() -> str:
     return "\n".join(entries) + "\n"
 
 
-def unpack_packages(part: DebianPart, architecture: str, sources: str, cache: Cache) -> Path:
+def unpack_packages(part: DebianPart, architecture: str, sources: str, cache: Cache) -> Packaged:
     """Return a folder with the kept files of the packages, from the cache if it can be."""
     key = key_of(FORMAT, part.model_dump(mode="json"), architecture, sources)
     if (known := cache.tree("debian", key)) is not None:
-        return known
+        return read_packaged(known)
     apt = Apt(architecture, cache.folder("apt", key_of(architecture, sources)), sources)
     archives = apt.fetch(part)
-    with cache.new_tree("debian", key) as root:
+    with cache.new_tree("debian", key) as tree:
+        root = files_folder(tree)
         for archive in archives:
             _unpack(archive, root, part)
         _write_status(archives, root)
         _bundle_certificates(root)
-    return cache.folder("debian", key)
+        write_packages(tree, _describe(archives, root, release_of(sources)))
+    return read_packaged(cache.folder("debian", key))
+
+
+def release_of(sources: str) -> str:
+    """Return the name of the Debian release that the one-line entries draw from: `bookworm`."""
+    suites = re.findall(r"^deb (?:\[[^]]*\] )?\S+ (\S+)", sources, re.MULTILINE)
+    return min((re.split(r"[-/]", suite)[0] for suite in suites), default="")
+
+
+def _describe(archives: Sequence[Path], root: Path, release: str) -> Iterator[Package]:
+    """Say what each archive is, and under which licences its copyright file puts it."""
+    for archive in archives:
+        control = _output(
+            ["dpkg-deb", "--field", str(archive), "Package", "Version", "Architecture", "Source"]
+        )
+        fields = dict(line.split(": ", 1) for line in control.splitlines())
+        name, version = fields["Package"], fields["Version"]
+        source, _, source_version = fields.get("Source", name).partition(" ")
+        known = root / "usr/share/doc" / name / "copyright"
+        upstream = f"{source}@{source_version.strip('()') or version}"
+        qualifiers = {"arch": fields["Architecture"], "distro": release, "upstream": upstream}
+        purl = PackageURL("deb", "debian", name, version, qualifiers).to_string()
+        licence = debian_licence(known.read_text(errors="replace")) if known.is_file() else ""
+        with archive.open("rb") as content:
+            yield Package(purl, hashlib.file_digest(content, "sha256").hexdigest(), licence)
 
 
 def _unpack(archive: Path, root: Path, part: DebianPart) -> None:

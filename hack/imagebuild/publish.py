@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from edgemodel_operator.oci.copy import child_tag
+from edgemodel_operator.oci.copy import Endpoint, child_tag, copy_image
 from edgemodel_operator.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Platform
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
 
 from .assemble import BuiltImage
+from .foreign import ForeignBase
 from .layers import StoredLayer
 
 
@@ -23,6 +24,8 @@ async def push(
     Each platform's manifest gets a tag of its own: the garbage collection of common registries would
     otherwise remove the children of a tagged index.
     """
+    if built.foreign is not None:
+        await _copy_base(client, built.foreign, reference)
     for platform in built.images:
         await _push_blobs(client, built, platform, reference, mount_from)
     for image in built.images.values():
@@ -31,6 +34,13 @@ async def push(
         await client.put_manifest(target, image.manifest, OCI_MANIFEST)
     stored = await client.put_manifest(reference, built.index, OCI_INDEX)
     return reference.with_digest(stored.descriptor.digest)
+
+
+async def _copy_base(client: RegistryClient, base: ForeignBase, reference: Reference) -> None:
+    """Bring the base's own layers to the repository: mounted within one registry, else streamed."""
+    for child in base.children.values():
+        source = Endpoint(client, base.reference.with_digest(child.digest))
+        await copy_image(source, Endpoint(client, reference.with_digest(child.digest)))
 
 
 async def _push_blobs(

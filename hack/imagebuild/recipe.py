@@ -6,12 +6,16 @@ import fnmatch
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+VARIANT_LABEL = "dev.edgemodel.runtime"
+PlatformName = Literal["linux/amd64", "linux/arm64"]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
 
 
 class DebianPart(_Table):
@@ -28,17 +32,20 @@ class DebianPart(_Table):
 
 
 class PythonPart(_Table):
-    """A workspace distribution, with these of its extras, and their locked dependencies.
+    """A distribution of ours, with these of its extras, and the locked dependencies of both.
 
-    `without` names locked distributions that stay out; `drop`, from `prune.toml`, is over paths below
-    site-packages.
+    `lock` is the folder of the `uv.lock`: that of the recipe where it has one, else the project's. `without`
+    names locked distributions that stay out; `drop`, from `prune.toml`, is over paths below site-packages.
+    `glibc` is the C library of the base, which decides the wheels that may be taken.
     """
 
     distribution: str
     source: Path
+    lock: Path = Path()
     extras: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
+    glibc: Annotated[str, Field(pattern=r"^2\.[0-9]+$")] = "2.36"
 
     def keeps(self, path: str) -> bool:
         """Tell whether an installed file goes into the image."""
@@ -56,18 +63,36 @@ class ImagePart(_Table):
 
 
 class Recipe(_Table):
-    """One image; `base` names the recipe it stands on."""
+    """One image; `base` names the recipe it stands on.
+
+    Instead of it, `base-image` is an image that is not ours, as `registry/repository@sha256:…`; empty where
+    whoever builds the variant names it. What is `on-demand` is built only when it is asked for by name.
+    """
 
     name: str
     title: str
     repository: str
     base: str | None = None
+    base_image: Annotated[str | None, Field(alias="base-image", pattern=r"^$|@sha256:[0-9a-f]{64}$")] = None
+    on_demand: Annotated[bool, Field(alias="on-demand")] = False
+    platforms: tuple[PlatformName, ...] = ("linux/amd64", "linux/arm64")
     debian: DebianPart | None = None
     python: PythonPart | None = None
     links: Mapping[str, str] = Field(default_factory=dict)
     files: Mapping[str, str] = Field(default_factory=dict)
     directories: Mapping[str, str] = Field(default_factory=dict)
     image: ImagePart
+
+    @property
+    def variant(self) -> str:
+        """What AcceleratorClasses call it; empty for an image that runs no models."""
+        return self.image.labels.get(VARIANT_LABEL, "")
+
+    @model_validator(mode="after")
+    def _stand_on_one_base(self) -> Recipe:
+        if self.base is not None and self.base_image is not None:
+            raise ValueError(f"{self.name} names both `base` and `base-image`: leave one out")
+        return self
 
 
 def load_recipes(folder: Path) -> dict[str, Recipe]:
@@ -84,7 +109,11 @@ def load_recipes(folder: Path) -> dict[str, Recipe]:
         name = path.parent.name
         document = tomllib.loads(path.read_text())
         if "python" in document:
-            document["python"]["drop"] = drop
+            own_lock = (path.parent / "uv.lock").exists()
+            document["python"] |= {
+                "drop": drop,
+                "lock": path.parent.relative_to(folder.parent) if own_lock else Path(),
+            }
         recipes[name] = Recipe.model_validate({"name": name, "repository": name, **document})
     return dict(sorted(recipes.items(), key=lambda item: (_depth(item[1], recipes), item[0])))
 

@@ -6,28 +6,29 @@ uv evaluates markers for the target platform (pip does not).
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from email import message_from_bytes
 from pathlib import Path
 
+from packageurl import PackageURL
+from packaging.utils import canonicalize_name
+
+from edgemodel_operator.build.origin.packages import Package
 from edgemodel_operator.oci.descriptor import Platform
 
 from .cache import Cache, key_of
 from .elf import strip_library
+from .licences import wheel_licence
+from .locked import MACHINES, PYTHON_VERSION, Lock, Requirement, WheelsUnavailable, run_uv
+from .packaged import Packaged, files_folder, read_packaged, write_packages
 from .recipe import PythonPart
 
-FORMAT = 2
+FORMAT = 3
 """Part of the cache key: raise it when the result for the same inputs changes."""
 
-PYTHON_VERSION = "3.11"
-_UV_PLATFORMS = {
-    Platform("linux", "amd64"): "x86_64-manylinux_2_36",
-    Platform("linux", "arm64"): "aarch64-manylinux_2_36",
-}
 _DROPPED = re.compile(
     r"(?:bin/|share/|include/|.*/__pycache__/|.*/tests/|.*\.(?:c|cc|cpp|h|hpp|pxd|pyi|pyx)$|[^/]+\.dist-info/"
     r"(?:RECORD|INSTALLER|REQUESTED|direct_url\.json|uv_cache\.json|entry_points\.txt|top_level\.txt|WHEEL)$"
@@ -36,62 +37,49 @@ _DROPPED = re.compile(
 """What no image needs of any wheel: programs, C sources, stubs, tests, and what installers leave behind."""
 
 
-class WheelsUnavailable(RuntimeError):  # noqa: N818 - states a fact
-    """uv could not provide the locked wheels; the message is uv's."""
-
-
-def locked_requirements(part: PythonPart, project: Path) -> str:
-    """Return the distribution's dependencies from the committed lock, with hashes."""
-    command = ["uv", "export", "--frozen", "--no-dev", "--no-header", "--no-annotate", "--no-emit-workspace"]
-    what = ["--package", part.distribution, *(f"--extra={extra}" for extra in part.extras)]
-    return _output([*command, *what, "--format", "requirements-txt"], project)
-
-
-def install_wheels(
-    part: PythonPart, platform: Platform, requirements: str, project: Path, cache: Cache
-) -> Path:
+def install_wheels(part: PythonPart, platform: Platform, lock: Lock, cache: Cache) -> Packaged:
     """Return a folder with what is kept of all wheels for the platform, cached by these inputs."""
-    wanted = without_distributions(requirements, part.without)
-    key = key_of(FORMAT, part.model_dump(mode="json"), str(platform), PYTHON_VERSION, wanted)
+    wanted = lock.for_platform(platform, part.glibc)
+    listing = "".join(requirement.write() for requirement in wanted)
+    key = key_of(FORMAT, part.model_dump(mode="json"), str(platform), PYTHON_VERSION, listing)
     if (known := cache.tree("wheels", key)) is not None:
-        return known
-    with cache.new_tree("wheels", key) as root:
-        installed = root.parent / "installed"
-        listing = root.parent / "requirements.txt"
-        listing.write_text(wanted)
-        command = [
-            "uv",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--require-hashes",
-            "--only-binary",
-            ":all:",
-        ]
-        target = ["--target", str(installed), "--python-version", PYTHON_VERSION]
-        _output(
-            [*command, *target, "--python-platform", _UV_PLATFORMS[platform], "-r", str(listing)], project
-        )
+        return read_packaged(known)
+    with cache.new_tree("wheels", key) as tree:
+        root, installed = files_folder(tree), tree.parent / "installed"
+        _install(listing, installed, platform, part.glibc)
+        write_packages(tree, _describe(installed, wanted))
         for path in _kept(installed, part):
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (installed / path).rename(root / path)
             strip_library(root / path)
-    return cache.folder("wheels", key)
+    return read_packaged(cache.folder("wheels", key))
 
 
-def without_distributions(requirements: str, excluded: Sequence[str]) -> str:
-    """Drop whole entries (a requirement with its hash lines) from a requirements file."""
-    entries = re.split(r"\n(?=\S)", requirements.strip())
-    names = (re.match(r"[A-Za-z0-9._-]+", entry) for entry in entries)
-    kept = [
-        entry for entry, name in zip(entries, names, strict=True) if name and name[0].lower() not in excluded
-    ]
-    return "\n".join(kept) + "\n"
+def _install(listing: str, target: Path, platform: Platform, glibc: str) -> None:
+    """Unpack the wheels of a requirements file for another platform; nothing is resolved, built or run."""
+    file = target.with_name("requirements.txt")
+    file.write_text(listing)
+    machine = f"{MACHINES[platform.architecture]}-manylinux_{glibc.replace('.', '_')}"
+    command = ["uv", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
+    where = ["--target", str(target), "--python-version", PYTHON_VERSION, "--python-platform", machine]
+    run_uv([*command, *where, "-r", str(file)], target.parent)
 
 
-def copy_source(part: PythonPart, project: Path, target: Path) -> str:
-    """Copy our own package and its metadata into the folder; returns the version.
+def _describe(installed: Path, wanted: Sequence[Requirement]) -> Iterator[Package]:
+    """Say what each installed distribution is: uv checked that its wheel has the one hash it was given."""
+    hashes = {(one.name, one.version): one.hashes for one in wanted}
+    for file in sorted(installed.glob("*.dist-info/METADATA")):
+        metadata = message_from_bytes(file.read_bytes())
+        name, version = canonicalize_name(metadata["Name"]), metadata["Version"]
+        of_wheel = hashes.get((name, version), ())
+        if len(of_wheel) != 1:
+            raise WheelsUnavailable(f"{name} {version} was installed, but the lock names no one wheel of it.")
+        purl = PackageURL("pypi", None, name, version).to_string()
+        yield Package(purl, of_wheel[0], wheel_licence(metadata))
+
+
+def copy_source(part: PythonPart, project: Path, target: Path) -> Package:
+    """Copy our own package and its metadata into the folder; returns what it is.
 
     The distribution is pure Python, so that copying is all that a build would do.
     """
@@ -105,7 +93,8 @@ def copy_source(part: PythonPart, project: Path, target: Path) -> str:
             metadata = target / f"{part.distribution.replace('-', '_')}-{version}.dist-info" / "METADATA"
             metadata.parent.mkdir()
             metadata.write_text(f"Metadata-Version: 2.1\nName: {part.distribution}\nVersion: {version}\n")
-            return version
+            purl = PackageURL("generic", None, part.distribution, version).to_string()
+            return Package(purl, license=str(declared["license"]))
     raise WheelsUnavailable(f"No pyproject.toml above {part.source} declares {part.distribution}.")
 
 
@@ -113,20 +102,3 @@ def _kept(installed: Path, part: PythonPart) -> list[str]:
     files = (path for path in sorted(installed.rglob("*")) if path.is_file())
     relative = (path.relative_to(installed).as_posix() for path in files)
     return [path for path in relative if not _DROPPED.match(path) and part.keeps(path)]
-
-
-def _output(command: Sequence[str], project: Path) -> str:
-    environment = {**os.environ, "UV_NO_PROGRESS": "1"}
-    done = subprocess.run(
-        command,
-        check=False,
-        cwd=project,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    if done.returncode:
-        raise WheelsUnavailable(f"{' '.join(command[:3])} failed: {done.stderr.strip()[-2000:]}")
-    return done.stdout

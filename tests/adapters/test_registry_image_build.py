@@ -19,7 +19,6 @@ from edgemodel_operator.oci.reference import parse_reference
 from edgemodel_operator.oci.registry import RegistryClient
 from imagebuild.__main__ import PROJECT, build, main, parse_options
 from imagebuild.assemble import BuiltImage
-from imagebuild.wheels import without_distributions
 from support.formats import make_files
 from support.registry import RegistryServer
 from support.rootfs import unpack_layers
@@ -174,14 +173,6 @@ def test_a_runtime_image_serves_its_format(
     assert _run_inside(images[name], platform, tmp_path / "root", command, environment) == ""
 
 
-def test_leaving_out_a_distribution_takes_its_hashes_along() -> None:
-    requirements = (
-        "a==1 \\\n    --hash=sha256:1 \\\n    --hash=sha256:2\nb-c==2 ; x < '3' \\\n    --hash=sha256:3\n"
-    )
-    assert without_distributions(requirements, ["a"]) == "b-c==2 ; x < '3' \\\n    --hash=sha256:3\n"
-    assert without_distributions(requirements, ["b"]) == requirements
-
-
 def _run_inside(
     image: BuiltImage, platform: Platform, root: Path, command: Sequence[str], environment: dict[str, str]
 ) -> str:
@@ -218,8 +209,3 @@ def _run_inside(
 async def _read_whole(client: RegistryClient, name: str, blob: Descriptor) -> None:
     async for _ in client.open_blob(parse_reference(name), blob):
         pass
-
-
-def test_an_unknown_image_is_named() -> None:
-    with pytest.raises(SystemExit, match="no-such"):
-        build(parse_options(["--only", "no-such"]))
