@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from edgemodel_operator.oci.compression import Zstd
 from edgemodel_operator.oci.descriptor import Descriptor, Platform
-from edgemodel_operator.oci.layer import Directory, Entry, File, Layer, Link, compressor_id, write_layer
+from edgemodel_operator.oci.layer import Directory, Entry, File, Layer, Link, write_layer
+from edgemodel_operator.oci.splice import Content, read_chunks, size_of
 
 from .cache import Cache, key_of
 
@@ -69,11 +71,11 @@ def fingerprint(entry: Entry) -> tuple[str, ...]:
 
 def store_layer(entries: Sequence[Entry], cache: Cache, level: int) -> StoredLayer:
     """Compress the entries, or find the layer made of the same entries before."""
-    key = key_of(FORMAT, compressor_id(level), sorted(fingerprint(entry) for entry in entries))
+    key = key_of(FORMAT, Zstd(level).id, sorted(fingerprint(entry) for entry in entries))
     if (known := cache.tree("layers", key)) is None:
         with cache.new_tree("layers", key) as root:
             with (root / "blob").open("wb") as out:
-                layer = write_layer(entries, out, level=level)
+                layer = write_layer(entries, out, compressor=Zstd(level))
             document = {"descriptor": layer.descriptor.to_json(), "diff_id": layer.diff_id}
             (root / "layer.json").write_text(json.dumps(document))
         known = cache.folder("layers", key)
@@ -83,14 +85,12 @@ def store_layer(entries: Sequence[Entry], cache: Cache, level: int) -> StoredLay
 
 
 def _size(entry: Entry) -> int:
-    if not isinstance(entry, File):
-        return 0
-    return len(entry.source) if isinstance(entry.source, bytes) else entry.source.stat().st_size
+    return size_of(entry.source) if isinstance(entry, File) else 0
 
 
 @cache
-def _content_hash(source: bytes | Path) -> str:
-    if isinstance(source, bytes):
-        return hashlib.sha256(source).hexdigest()
-    with source.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+def _content_hash(source: Content) -> str:
+    digest = hashlib.sha256()
+    for chunk in read_chunks(source):
+        digest.update(chunk)
+    return digest.hexdigest()

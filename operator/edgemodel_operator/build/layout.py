@@ -6,13 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgemodel_operator.api.image import Compression
 from edgemodel_operator.api.model import ModelSpec
 from edgemodel_operator.api.names import GROUP
+from edgemodel_operator.oci.compression import GZIP, ZSTD, Compressor
 from edgemodel_operator.oci.descriptor import canonical_json
 from edgemodel_operator.oci.layer import Entry, File
 
 ASSEMBLER = "edgemodel-graft/1"
 """Raise the number when anything here or in `graft` changes the bytes of an image."""
+
+COMPRESSORS: Mapping[Compression, Compressor] = {Compression.ZSTD: ZSTD, Compression.GZIP: GZIP}
 
 MANIFEST_SCHEMA = "edgemodel.dev/model/v1"
 MODEL_ROOT = "models"

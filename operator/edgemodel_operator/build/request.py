@@ -14,13 +14,12 @@ from edgemodel_operator.api.image import ImageSpec
 from edgemodel_operator.api.model import ModelSpec
 from edgemodel_operator.api.source import Source
 from edgemodel_operator.build.failures import Step
-from edgemodel_operator.build.layout import ASSEMBLER
+from edgemodel_operator.build.layout import ASSEMBLER, COMPRESSORS
 from edgemodel_operator.core.build_key import BuildInputs, build_key
 from edgemodel_operator.core.pins import is_pinned, source_key
 from edgemodel_operator.oci.auth import Credential
 from edgemodel_operator.oci.descriptor import canonical_json
 from edgemodel_operator.oci.image_layout import parse_location
-from edgemodel_operator.oci.layer import COMPRESSOR
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.settings import SourceSettings
 
@@ -91,7 +90,7 @@ class BuildRequest(Schema):
             runtime_digest=self.runtime.rpartition("@")[2],
             platforms=tuple(platform.value for platform in self.image.platforms),
             assembler=ASSEMBLER,
-            compressor=COMPRESSOR,
+            compressor=COMPRESSORS[self.image.compression].id,
             weights_sha256="".join(digests[1:]),
             preprocessing=canonical_json(pictures.to_raw()).decode() if pictures else "",
         )

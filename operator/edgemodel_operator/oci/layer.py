@@ -1,9 +1,9 @@
-"""Image layers as reproducible, zstd-compressed tar archives.
+"""Image layers as reproducible, compressed tar archives.
 
 The same entries give the same bytes in any process on any machine: names are sorted, each parent directory
 comes once, owner is 0:0 without names, modes are 0644 or 0755, times are one given number, extensions are
 PAX only where a name needs them, and the compressor is fed in chunks of a fixed size. What remains is the
-zstd library itself, whose version is part of `COMPRESSOR`: use that in every cache key.
+library of the compressor, whose version is part of `Compressor.id`: use that in every cache key.
 """
 
 from __future__ import annotations
@@ -14,18 +14,13 @@ import tarfile
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
-import zstandard
 from typing_extensions import override
 
-from .descriptor import OCI_LAYER_ZSTD, Descriptor
-
-MODEL_LEVEL = 3
-"""Model weights compress little at any level; 3 costs an eighth of gzip's time and unpacks faster."""
-
-_FEED_BYTES = 128 * 1024
+from .compression import ZSTD, Compressor, EvenSteps
+from .descriptor import Descriptor
+from .splice import Content, open_content, size_of
 
 
 class InvalidEntry(ValueError):  # noqa: N818 - reads as the fact it states
@@ -34,10 +29,10 @@ class InvalidEntry(ValueError):  # noqa: N818 - reads as the fact it states
 
 @dataclass(frozen=True)
 class File:
-    """A regular file; `source` is its content or the local file that holds it."""
+    """A regular file; `source` is its content, or says which local files hold it."""
 
     path: str
-    source: bytes | Path
+    source: Content
     executable: bool = False
 
 
@@ -68,17 +63,8 @@ class Layer:
     diff_id: str
 
 
-def compressor_id(level: int = MODEL_LEVEL) -> str:
-    """Name what turns a tar into a blob: equal names promise equal bytes."""
-    version = ".".join(str(number) for number in zstandard.ZSTD_VERSION)
-    return f"zstd-{level}/libzstd-{version}"
-
-
-COMPRESSOR = compressor_id()
-
-
 def write_layer(
-    entries: Iterable[Entry], out: BinaryIO, *, mtime: int = 0, level: int = MODEL_LEVEL
+    entries: Iterable[Entry], out: BinaryIO, *, mtime: int = 0, compressor: Compressor = ZSTD
 ) -> Layer:
     """Write the entries as one compressed layer to `out` and describe it.
 
@@ -87,7 +73,7 @@ def write_layer(
     written, OSError when a source cannot be read or shrinks meanwhile.
     """
     ordered = arrange(entries)
-    sink = _Sink(out, level)
+    sink = LayerSink(out, compressor)
     with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8") as archive:
         for entry in ordered:
             _add(archive, entry, mtime)
@@ -146,24 +132,19 @@ def _add(archive: tarfile.TarFile, entry: Entry, mtime: int) -> None:
             archive.addfile(header)
         case File():
             header.mode = 0o755 if entry.executable else 0o644
-            with _open(entry.source) as content:
-                header.size = content.seek(0, io.SEEK_END)
-                content.seek(0)
+            header.size = size_of(entry.source)
+            with open_content(entry.source) as content:
                 archive.addfile(header, content)
 
 
-def _open(source: bytes | Path) -> BinaryIO:
-    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
-
-
-class _Sink(io.RawIOBase):
+class LayerSink(io.RawIOBase):
     """Where the tar goes: hashes it, compresses it in fixed steps, hashes and counts the result."""
 
-    def __init__(self, out: BinaryIO, level: int) -> None:
+    def __init__(self, out: BinaryIO, compressor: Compressor) -> None:
         super().__init__()
         self._out = out
-        self._compressor = zstandard.ZstdCompressor(level=level, write_checksum=True, threads=0).compressobj()
-        self._pending = bytearray()
+        self._media_type = compressor.media_type
+        self._compressed = EvenSteps(compressor)
         self._tar_hash, self._blob_hash = hashlib.sha256(), hashlib.sha256()
         self._tar_bytes = self._blob_bytes = 0
 
@@ -175,23 +156,20 @@ class _Sink(io.RawIOBase):
     def write(self, data: bytes) -> int:  # type: ignore[override]
         self._tar_hash.update(data)
         self._tar_bytes += len(data)
-        self._pending += data
-        # Steps of one size make the blob independent of how tarfile happens to cut its writes.
-        while len(self._pending) >= _FEED_BYTES:
-            self._emit(self._compressor.compress(bytes(self._pending[:_FEED_BYTES])))
-            del self._pending[:_FEED_BYTES]
+        self._emit(self._compressed.compress(data))
         return len(data)
 
     def finish(self) -> Layer:
-        self._emit(self._compressor.compress(bytes(self._pending)))
-        self._emit(self._compressor.flush())
+        """Write the rest and describe the layer."""
+        self._emit(self._compressed.flush())
         digest = f"sha256:{self._blob_hash.hexdigest()}"
         return Layer(
-            descriptor=Descriptor(OCI_LAYER_ZSTD, digest, self._blob_bytes),
+            descriptor=Descriptor(self._media_type, digest, self._blob_bytes),
             diff_id=f"sha256:{self._tar_hash.hexdigest()}",
         )
 
-    def _emit(self, compressed: bytes) -> None:
-        self._blob_hash.update(compressed)
-        self._blob_bytes += len(compressed)
-        self._out.write(compressed)
+    def _emit(self, compressed: Iterable[bytes]) -> None:
+        for piece in compressed:
+            self._blob_hash.update(piece)
+            self._blob_bytes += len(piece)
+            self._out.write(piece)

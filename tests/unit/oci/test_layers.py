@@ -18,15 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typing_extensions import override
 
+from edgemodel_operator.oci.compression import Zstd
 from edgemodel_operator.oci.layer import (
-    COMPRESSOR,
     Directory,
     Entry,
     File,
     InvalidEntry,
     Layer,
+    LayerSink,
     Link,
-    _Sink,
     arrange,
     check_path,
     write_layer,
@@ -130,7 +130,7 @@ def test_a_known_layer_keeps_its_digest() -> None:
     known = {
         "zstd-3/libzstd-1.5.7": "sha256:5ce267f7aaeddd2b4590248a2ad286d2c564f16f284cb745fc897e1031de391a"
     }
-    assert COMPRESSOR not in known or layer.descriptor.digest == known[COMPRESSOR]
+    assert Zstd().id not in known or layer.descriptor.digest == known[Zstd().id]
 
 
 @given(st.lists(st.integers(1, 300_000), max_size=6))
@@ -139,7 +139,7 @@ def test_how_the_tar_is_cut_into_writes_does_not_matter(cuts: list[int]) -> None
 
     def compress(steps: list[int]) -> bytes:
         out, start = io.BytesIO(), 0
-        sink = _Sink(out, 3)
+        sink = LayerSink(out, Zstd())
         for step in [*steps, len(content)]:
             sink.write(content[start : start + step])
             start += step
