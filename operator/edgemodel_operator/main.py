@@ -142,7 +142,9 @@ class Operator:
         pod_session: aiohttp.ClientSession,
     ) -> tuple[Ports, Supplies]:
         settings = self._settings
-        registries = Registries(registry_session, settings.registries.plain_http)
+        plain_http = settings.registries.plain_http
+        upload_hosts = settings.registries.allowed_upload_hosts
+        registries = Registries(registry_session, plain_http, upload_hosts)
         verifier = ImageVerifier(authorities, registries)
         ports = Ports(
             cluster=cluster,
@@ -154,7 +156,7 @@ class Operator:
         )
         supplies = Supplies(
             cluster,
-            WorkerBuilder(settings.sources, settings.registries.plain_http),
+            WorkerBuilder(settings.sources, plain_http, upload_hosts),
             ImageSigner(cluster, registries, settings.namespace, settings.signing.secret_name),
             self.metrics,
             clock=now,

@@ -32,6 +32,8 @@ class RegistrySettings(Schema):
 
     plain_http: tuple[str, ...] = ()
     """Hosts (`host[:port]`) that are spoken to without TLS."""
+    allowed_upload_hosts: tuple[str, ...] = ()
+    """Hosts (`host[:port]`) to which a registry may send uploads besides itself. They get no credentials."""
     credentials_secret: str = ""
     """A Secret of type kubernetes.io/dockerconfigjson in the operator's namespace, with which the admission
     webhook reads signatures. Empty: none."""

@@ -57,10 +57,16 @@ class Registries:
 
     session: aiohttp.ClientSession
     plain_http: tuple[str, ...]
+    upload_hosts: tuple[str, ...] = ()
 
     def client(self, credentials: Credentials) -> RegistryClient:
         """Give a client that logs in with these credentials."""
-        return RegistryClient(self.session, credentials=credentials, plain_http=self.plain_http)
+        return RegistryClient(
+            self.session,
+            credentials=credentials,
+            plain_http=self.plain_http,
+            upload_hosts=self.upload_hosts,
+        )
 
 
 async def read_credentials(cluster: Cluster, namespace: str, names: Sequence[str]) -> Credentials:

@@ -31,7 +31,13 @@ async def build_image(request: BuildRequest, work: Path, reporter: Reporter) -> 
     Raises BuildError whose failure names the step.
     """
     async with new_session() as session:
-        store = AnyStore(RegistryClient(session, credentials=request.logins(), plain_http=request.plain_http))
+        client = RegistryClient(
+            session,
+            credentials=request.logins(),
+            plain_http=request.plain_http,
+            upload_hosts=request.upload_hosts,
+        )
+        store = AnyStore(client)
         with reporter.step(Step.RESOLVE):
             allowance = _allowance(request, reporter)
             destination = _destination(request, store)

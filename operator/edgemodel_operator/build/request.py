@@ -72,6 +72,8 @@ class BuildRequest(Schema):
     """The folder where the volume of a `pvc` source is mounted; empty: none is."""
     plain_http: tuple[str, ...] = ()
     """Registries (`host[:port]`) that are spoken to without TLS."""
+    upload_hosts: tuple[str, ...] = ()
+    """Hosts (`host[:port]`) to which registries may send uploads besides themselves."""
     source_limits: SourceSettings = SourceSettings()
     """What the source may do."""
 

@@ -25,6 +25,7 @@ class WorkerBuilder:
 
     sources: SourceSettings
     plain_http: tuple[str, ...]
+    upload_hosts: tuple[str, ...] = ()
 
     def build_key(self, job: SupplyJob) -> str:
         """Give the hash of everything that decides the bytes of the image."""
@@ -85,6 +86,7 @@ class WorkerBuilder:
             },
             config_map=_encoded_entries(job, access),
             plain_http=self.plain_http,
+            upload_hosts=self.upload_hosts,
             source_limits=self.sources,
         )
 
