@@ -10,12 +10,16 @@ import click
 import yaml
 
 from edgemodel_operator.api.names import FIELD_MANAGER
+from edgemodel_operator.cli.build_command import build_command
 from edgemodel_operator.signing.keys import SECRET_PUBLIC_KEY, generate_key_pair, secret_data
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Work with the EdgeModel operator."""
+
+
+main.add_command(build_command)
 
 
 @main.command()

@@ -1,0 +1,97 @@
+"""Telling how far a build is: bars on a terminal, lines in a log, or nothing. All of it on standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from typing_extensions import override
+
+from edgemodel_operator.build.request import Progress
+
+
+class Style(StrEnum):
+    """How progress is shown."""
+
+    AUTO = "auto"
+    """Bars where standard error is a terminal, else lines."""
+    PLAIN = "plain"
+    NONE = "none"
+
+
+class Display(Protocol):
+    """Shows the progress of one build."""
+
+    def show(self, progress: Progress) -> None:
+        """Take what the worker says."""
+        ...
+
+
+@contextmanager
+def showing(style: Style, title: str) -> Iterator[Display]:
+    """Show the progress of a build of this title while the block lasts."""
+    if style is Style.NONE:
+        yield _Nothing()
+    elif style is Style.PLAIN or not sys.stderr.isatty():
+        yield _Lines(title)
+    else:
+        with Bars(
+            TextColumn("{task.description:<10}"),
+            BarColumn(),
+            DownloadColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+        ) as bars:
+            bars.console.print(title, highlight=False)
+            yield _Bars(bars)
+
+
+class _Nothing(Display):
+    @override
+    def show(self, progress: Progress) -> None:
+        pass
+
+
+class _Lines(Display):
+    """One line for each step."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._step: str | None = None
+
+    @override
+    def show(self, progress: Progress) -> None:
+        if progress.step.value != self._step:
+            self._step = progress.step.value
+            print(f"{self._title}: {self._step}", file=sys.stderr, flush=True)
+
+
+class _Bars(Display):
+    """One bar for each step."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._task: TaskID | None = None
+        self._step: str | None = None
+
+    @override
+    def show(self, progress: Progress) -> None:
+        if self._task is None or progress.step.value != self._step:
+            self._finish()
+            self._step = progress.step.value
+            self._task = self._bars.add_task(self._step, total=None)
+        if progress.total or progress.done:
+            self._bars.update(self._task, completed=progress.done, total=progress.total)
+
+    def _finish(self) -> None:
+        if self._task is None:
+            return
+        done = next(task.completed for task in self._bars.tasks if task.id == self._task)
+        self._bars.update(self._task, completed=done or 1, total=done or 1)
+        self._bars.stop_task(self._task)
