@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from edgemodel_operator.build.failures import BuildError, Reason, fail
 from edgemodel_operator.oci import errors
@@ -23,6 +24,8 @@ class RuntimeChild:
     digest: str
     manifest: bytes
     config: bytes
+    blobs: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    """The blobs that no registry has yet, by digest: local files, of a runtime that a Dockerfile made."""
 
     @property
     def layers(self) -> tuple[Descriptor, ...]:
