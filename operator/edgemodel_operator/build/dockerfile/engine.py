@@ -1,0 +1,314 @@
+"""One Docker Engine, spoken to through its API: load, build, save, and leave nothing behind.
+
+Everything that a build makes on an engine carries its owner and its deadline: images and containers as
+labels, the loaded runtime image in its name. What a killed build left is removed by the next one of the same
+owner, or by any other one after the deadline. All functions and methods block and raise BuildError.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+import requests
+import urllib3
+from docker.errors import APIError, DockerException
+from docker.types import CancellableStream
+
+from edgemodel_operator.build.dockerfile.adopted import LABEL_DEADLINE, LABEL_OWNER
+from edgemodel_operator.build.dockerfile.build_log import BuildLog
+from edgemodel_operator.build.dockerfile.context import LABELLED
+from edgemodel_operator.build.dockerfile.instructions import Instruction
+from edgemodel_operator.build.failures import BuildError, Reason, fail
+from edgemodel_operator.oci.descriptor import Platform
+from edgemodel_operator.settings import DockerSettings, NetworkMode
+
+BASE_HOST = "runtime.edgemodel.invalid"
+"""The registry in the names of loaded runtime images: one that cannot exist (RFC 2606), so that no engine
+ever asks a registry for them."""
+
+GRACE_SECONDS = 3600
+"""How long after its time a build is given up by others: clocks differ."""
+
+_SILENCE_SECONDS = 120
+"""How long an engine may be silent, but for the commands of a Dockerfile."""
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
+_COPY_BYTES = 1024 * 1024
+_STEP = re.compile(r"^Step (\d+)/\d+ : ", re.MULTILINE)
+_TROUBLES = (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+
+
+@dataclass(frozen=True)
+class Ownership:
+    """Whose a build is, and when it is over in any case (seconds since the epoch)."""
+
+    owner: str
+    """Lower-case letters and digits; equal for equal builds: the next one finds what this one left."""
+    deadline: int
+
+    @classmethod
+    def from_now(cls, owner: str, seconds: float) -> Ownership:
+        """Give the ownership of a build that begins now and takes so long at most."""
+        return cls(owner, int(time.time() + seconds + GRACE_SECONDS))
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels of what the build makes."""
+        return {LABEL_OWNER: self.owner, LABEL_DEADLINE: str(self.deadline)}
+
+    @property
+    def base_tag(self) -> str:
+        """The name of the runtime image on the engine."""
+        return f"{BASE_HOST}/{self.owner}:{self.deadline}"
+
+    def may_remove(self, owner: str, deadline: str) -> bool:
+        """Tell whether something is ours, or nobody's any more."""
+        return owner == self.owner or (deadline.isdigit() and int(deadline) < time.time())
+
+
+@dataclass(frozen=True)
+class EngineBuild:
+    """What an engine is to build."""
+
+    context: Path
+    """The tar that `write_context` wrote."""
+    arguments: Mapping[str, str]
+    steps: Sequence[Instruction]
+    """The instruction behind each step."""
+    log: BuildLog
+
+
+class Engine:
+    """A connection to the engine that builds for one platform."""
+
+    def __init__(
+        self, client: docker.DockerClient, platform: Platform, settings: DockerSettings, url: str
+    ) -> None:
+        self._client = client
+        self._platform = platform
+        self._settings = settings
+        self._url = url
+        self._answer: requests.Response | None = None
+        client.api.hooks["response"].append(self._keep_answer)
+
+    def check(self) -> None:
+        """Refuse an engine whose machine has another architecture, unless emulation is allowed."""
+        with self._speaking():
+            machine = str(self._client.info().get("Architecture"))
+        native = _ARCHITECTURES.get(machine, machine)
+        if native != self._platform.architecture and not self._settings.emulation:
+            raise fail(
+                Reason.ENGINE_UNSUITABLE,
+                f"The Docker Engine for {self._platform} at {self._url} runs on {native}: name one of that "
+                "architecture in `builds.docker.engines`, or allow `builds.docker.emulation`.",
+            )
+
+    def load_base(self, archive: Path) -> None:
+        """Load a runtime image under the name that its archive gives it."""
+        with self._speaking(), archive.open("rb") as content:
+            self._client.images.load(content)
+
+    def build(self, build: EngineBuild) -> str:
+        """Build, and give the id of the image. Raises BuildError(DockerfileFailed) that names the line."""
+        with self._speaking(), build.context.open("rb") as context:
+            try:
+                return self._follow(self._start(build, context), build)
+            except APIError as error:
+                if not error.is_client_error():
+                    raise
+                raise self._failed(build, str(error.explanation), 0) from error
+
+    def save(self, image: str, destination: Path) -> None:
+        """Write the image to a file, as `docker save` does; bounded by `maxImageBytes`."""
+        left = self._settings.max_image_bytes
+        with self._speaking(), destination.open("wb") as out:
+            for chunk in self._client.api.get_image(image, _COPY_BYTES):
+                left -= len(chunk)
+                if left < 0:
+                    raise fail(
+                        Reason.DOCKERFILE_INVALID,
+                        f"The Dockerfile's image for {self._platform} has more than "
+                        f"{self._settings.max_image_bytes} bytes: make it smaller, or raise "
+                        "`builds.docker.maxImageBytes`.",
+                    )
+                out.write(chunk)
+
+    def stop(self, ownership: Ownership) -> None:
+        """End a running `build` from another thread; it raises then."""
+        if self._answer is not None:
+            with suppress(*_TROUBLES, AttributeError):  # a stream over ssh cannot be closed like that
+                CancellableStream(iter(()), self._answer).close()
+        with suppress(BuildError):
+            self._remove_containers(ownership)
+
+    def remove_leftovers(self, ownership: Ownership) -> None:
+        """Remove what this build made, and what builds left that are long over."""
+        self._remove_containers(ownership)
+        with self._speaking():
+            images = self._client.api.images(all=True, filters={"label": [LABEL_OWNER]})
+            self._remove_images([image["Id"] for image in images if _is_left(image, ownership)])
+            for image in self._client.api.images(filters={"reference": f"{BASE_HOST}/*:*"}):
+                for tag in image.get("RepoTags") or ():
+                    owner, _, deadline = tag.removeprefix(f"{BASE_HOST}/").partition(":")
+                    if tag.startswith(BASE_HOST) and ownership.may_remove(owner, deadline):
+                        self._try_to_remove(tag)
+
+    def _start(self, build: EngineBuild, context: Any) -> Iterator[Mapping[str, Any]]:
+        limit = self._settings.memory_bytes
+        answers: Iterator[Mapping[str, Any]] = self._client.api.build(
+            fileobj=context,
+            custom_context=True,
+            dockerfile=LABELLED,
+            buildargs=dict(build.arguments),
+            nocache=True,
+            rm=True,
+            forcerm=True,
+            decode=True,
+            container_limits={"memory": limit, "memswap": limit},
+            network_mode="none" if self._settings.network is NetworkMode.NONE else "default",
+            platform=str(self._platform),
+        )
+        return answers
+
+    def _follow(self, answers: Iterator[Mapping[str, Any]], build: EngineBuild) -> str:
+        image, step = "", 0
+        for answer in answers:
+            text = str(answer.get("stream") or "")
+            if "error" in answer:
+                raise self._failed(build, str(answer["error"]), step)
+            step = max([step, *(int(number) for number in _STEP.findall(text))])
+            build.log.feed(text)
+            image = str((answer.get("aux") or {}).get("ID") or image)
+        build.log.end_line()
+        if not image:
+            raise fail(
+                Reason.ENGINE_UNAVAILABLE,
+                f"The Docker Engine at {self._url} broke off the build; it is tried again.",
+            )
+        return image
+
+    def _failed(self, build: EngineBuild, error: str, step: int) -> BuildError:
+        build.log.end_line()
+        where = ""
+        if 0 < step <= len(build.steps):
+            instruction = build.steps[step - 1]
+            shown = build.log.hide(f"{instruction.keyword} {instruction.arguments}")[:200]
+            where = f" in line {instruction.first_line} ({shown})"
+        last = f" Its last lines: {build.log.last_lines}" if build.log.last_lines else ""
+        return fail(
+            Reason.DOCKERFILE_FAILED,
+            f"The Dockerfile failed for {self._platform}{where}: {build.log.hide(error).strip('. ')}.{last}",
+        )
+
+    def _remove_containers(self, ownership: Ownership) -> None:
+        with self._speaking():
+            listed = self._client.api.containers(all=True, filters={"label": [LABEL_OWNER]})
+            for container in listed:
+                if _is_left(container, ownership):
+                    with suppress(APIError):  # gone already, or going
+                        self._client.api.remove_container(container["Id"], v=True, force=True)
+
+    def _remove_images(self, images: Sequence[str]) -> None:
+        """Remove images that stand on each other: as often as that makes one fewer."""
+        left = list(images)
+        while left:
+            still = [image for image in left if not self._try_to_remove(image)]
+            if len(still) == len(left):
+                return
+            left = still
+
+    def _try_to_remove(self, image: str) -> bool:
+        try:
+            self._client.api.remove_image(image)
+        except APIError as error:
+            return error.status_code == 404
+        return True
+
+    def _keep_answer(self, answer: requests.Response, **_: Any) -> None:
+        self._answer = answer
+
+    @contextmanager
+    def _speaking(self) -> Iterator[None]:
+        with _words_for(self._platform, self._url):
+            yield
+
+
+@contextmanager
+def connect(settings: DockerSettings, platform: Platform) -> Iterator[Engine]:
+    """Connect to the engine that is configured for the platform.
+
+    Raises BuildError(EngineNotConfigured) when there is none or it may not be spoken to like that.
+    """
+    url = next((url for name, url in settings.engines.items() if name.value == str(platform)), None)
+    if url is None:
+        named = ", ".join(sorted(name.value for name in settings.engines)) or "none"
+        raise fail(
+            Reason.ENGINE_NOT_CONFIGURED,
+            f"No Docker Engine is configured for {platform} (there is {named}): add one to "
+            "`builds.docker.engines`, name fewer `platforms`, or take `builder: Buildah`.",
+        )
+    with _words_for(platform, url):
+        client = docker.DockerClient(
+            base_url=url,
+            version="auto",
+            timeout=_SILENCE_SECONDS,
+            tls=_tls(settings, url),
+            use_ssh_client=True,
+        )
+    try:
+        yield Engine(client, platform, settings, url)
+    finally:
+        client.close()
+
+
+def _tls(settings: DockerSettings, url: str) -> Any:
+    if url.startswith("ssh://") and shutil.which("ssh") is None:
+        raise fail(
+            Reason.ENGINE_NOT_CONFIGURED,
+            f"There is no ssh program here to reach {url}: use an engine at tcp:// with certificates.",
+        )
+    if not url.startswith("tcp://"):
+        return False
+    if settings.tls_secret_dir:
+        folder = Path(settings.tls_secret_dir)
+        return docker.tls.TLSConfig(
+            client_cert=(str(folder / "cert.pem"), str(folder / "key.pem")),
+            ca_cert=str(folder / "ca.pem"),
+            verify=True,
+        )
+    host = url.removeprefix("tcp://").rpartition(":")[0]
+    if host not in {"127.0.0.1", "[::1]", "localhost"}:
+        raise fail(
+            Reason.ENGINE_NOT_CONFIGURED,
+            f"The Docker Engine at {url} would be spoken to without TLS, by anybody: give it certificates, "
+            "and name their folder in `builds.docker.tlsSecretDir`.",
+        )
+    return False
+
+
+@contextmanager
+def _words_for(platform: Platform, url: str) -> Iterator[None]:
+    try:
+        yield
+    except _TROUBLES as error:
+        raise fail(
+            Reason.ENGINE_UNAVAILABLE,
+            f"The Docker Engine for {platform} at {url} gives no usable answer: {_shortened(error)}",
+        ) from error
+
+
+def _shortened(error: Exception) -> str:
+    text = str(error.explanation if isinstance(error, APIError) and error.explanation else error)
+    return " ".join(text.split())[:500]
+
+
+def _is_left(thing: Mapping[str, Any], ownership: Ownership) -> bool:
+    labels = thing.get("Labels") or {}
+    return ownership.may_remove(str(labels.get(LABEL_OWNER)), str(labels.get(LABEL_DEADLINE)))
