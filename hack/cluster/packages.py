@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,17 +28,17 @@ PACKAGES = {
 _POLICY = Path("/usr/sbin/policy-rc.d")
 
 
-def missing_packages() -> list[str]:
+def missing_packages(wanted: Mapping[str, str] = PACKAGES) -> list[str]:
     """Return the names of the packages that have yet to be installed."""
-    return [name for name, proof in PACKAGES.items() if not Path(proof).exists()]
+    return [name for name, proof in wanted.items() if not Path(proof).exists()]
 
 
-def install_packages(progress: Progress) -> None:
+def install_packages(progress: Progress, wanted: Mapping[str, str] = PACKAGES) -> None:
     """Install what is missing, without letting any service start by itself.
 
     Raises ClusterError, with the command to run, when this cannot be done here.
     """
-    missing = missing_packages()
+    missing = missing_packages(wanted)
     if not missing:
         return
     command = f"apt-get install --no-install-recommends {' '.join(missing)}"
