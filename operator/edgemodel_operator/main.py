@@ -16,16 +16,19 @@ import kopf
 
 from edgemodel_operator.adapters.authorities import AuthorityStore
 from edgemodel_operator.adapters.cluster import Cluster
+from edgemodel_operator.adapters.jobs import Jobs
 from edgemodel_operator.adapters.kube import KubeApi, KubeError, connect
 from edgemodel_operator.adapters.lease import Lease, LeaseLost
 from edgemodel_operator.adapters.metrics import Metrics
 from edgemodel_operator.adapters.pods import ModelPods
 from edgemodel_operator.adapters.registries import ImageSigner, ImageVerifier, Registries
+from edgemodel_operator.build.jobs.runner import JobRunner
+from edgemodel_operator.build.placement import PlacedBuilder
 from edgemodel_operator.build.supplier import WorkerBuilder
 from edgemodel_operator.handlers import Wakeups, make_registry, make_settings
 from edgemodel_operator.oci.transport import new_session
 from edgemodel_operator.reconcile.outcome import Outcome
-from edgemodel_operator.reconcile.ports import Ports
+from edgemodel_operator.reconcile.ports import Builder, Ports
 from edgemodel_operator.reconcile.queue import Key, Queue
 from edgemodel_operator.reconcile.reconcile import reconcile_safely
 from edgemodel_operator.reconcile.supplies import Supplies
@@ -120,7 +123,8 @@ class Operator:
         await lease.acquire()
         cluster = Cluster(kube, settings.namespace, holder)
         authorities = AuthorityStore(kube, settings.namespace, time.monotonic)
-        ports, supplies = self._wire(cluster, authorities, registry_session, pod_session)
+        builder = self._make_builder(kube)
+        ports, supplies = self._wire(cluster, authorities, builder, registry_session, pod_session)
 
         async def one_pass(key: Key) -> tuple[Outcome, float | None]:
             return await reconcile_safely(key, ports, supplies)
@@ -134,10 +138,18 @@ class Operator:
         finally:
             await asyncio.shield(lease.release())
 
+    def _make_builder(self, kube: KubeApi) -> Builder:
+        settings, registries = self._settings, self._settings.registries
+        worker = WorkerBuilder(settings.sources, registries.plain_http, registries.allowed_upload_hosts)
+        # An operator that stops leaves its Jobs to the next one.
+        runner = JobRunner(Jobs(kube), settings.builds, is_stopping=lambda: self._stopping)
+        return PlacedBuilder(worker, runner, settings.builds)
+
     def _wire(
         self,
         cluster: Cluster,
         authorities: AuthorityStore,
+        builder: Builder,
         registry_session: aiohttp.ClientSession,
         pod_session: aiohttp.ClientSession,
     ) -> tuple[Ports, Supplies]:
@@ -156,7 +168,7 @@ class Operator:
         )
         supplies = Supplies(
             cluster,
-            WorkerBuilder(settings.sources, plain_http, upload_hosts),
+            builder,
             ImageSigner(cluster, registries, settings.namespace, settings.signing.secret_name),
             self.metrics,
             clock=now,

@@ -1,7 +1,9 @@
-"""The build worker: reads one request from standard input, builds, and answers on standard output.
+"""The build worker: reads one request, builds, and answers on standard output.
 
 It is a process of its own so that a model of any size, a crash or a leak stays outside the operator, and so
-that a build can be cancelled by killing it. Protocol: `protocol`.
+that a build can be cancelled by killing it. Protocol: `protocol`. As a child of the operator it reads the
+request from standard input; in a Job (`--mounts`) it finds request and Secrets as files, and leaves its
+answer in the termination message, too.
 """
 
 from __future__ import annotations
@@ -12,12 +14,16 @@ import errno
 import logging
 import os
 import resource
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from edgemodel_operator.build.failures import BuildError, BuildFailure, Reason
+from edgemodel_operator.build.jobs.answer import write_note
+from edgemodel_operator.build.jobs.mounts import REQUEST, complete_request
 from edgemodel_operator.build.limits import die_with_parent, limit_soft, renounce_privileges
 from edgemodel_operator.build.pipeline import build_image
 from edgemodel_operator.build.protocol import (
@@ -33,6 +39,9 @@ from edgemodel_operator.build.request import BuildRequest, BuildResult
 MEMORY_BYTES = 2 * 1024**3
 """Address space of the worker: far above what it needs (streams and thread stacks), far below a node."""
 
+NOTE = Path("/dev/termination-log")
+"""Where the kubelet looks for the last word of a container."""
+
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _log = logging.getLogger("edgemodel.build")
 
@@ -40,19 +49,18 @@ _log = logging.getLogger("edgemodel.build")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one build; exit status 0 after a result, 1 after a failure."""
     options = _parse(arguments)
-    if options.parent:
-        die_with_parent(options.parent)
-    renounce_privileges()
-    limit_soft(resource.RLIMIT_AS, MEMORY_BYTES)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    answer = _take_stdout()
+    _prepare_process(options)
+    say = _take_stdout()
     try:
-        request = decode_request(sys.stdin.buffer.readline(MAX_REQUEST_BYTES))
+        outcome = _build(_read_request(options.mounts), options.work, say)
     except InvalidMessage as error:
-        answer(BuildFailure(reason=Reason.INVALID_REQUEST, message=str(error)))
-        return 1
-    outcome = _build(request, options.work, answer)
-    answer(outcome)
+        outcome = BuildFailure(reason=Reason.INVALID_REQUEST, message=str(error))
+    except BuildError as error:
+        outcome = error.failure
+    say(outcome)
+    if options.mounts:
+        with suppress(OSError):  # outside a container there is no such file
+            options.note.write_bytes(write_note(outcome))
     return 0 if isinstance(outcome, BuildResult) else 1
 
 
@@ -60,7 +68,28 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="edgemodel-build", description="Build one model image.")
     parser.add_argument("--work", type=Path, help="an empty folder for temporary files")
     parser.add_argument("--parent", type=int, help="end when this process, our parent, ends")
+    parser.add_argument("--mounts", type=Path, help="the folder in which a Job finds request and Secrets")
+    parser.add_argument("--note", type=Path, default=NOTE, help="where a Job leaves its answer")
     return parser.parse_args(arguments)
+
+
+def _prepare_process(options: argparse.Namespace) -> None:
+    if options.parent:
+        die_with_parent(options.parent)
+    if options.mounts:
+        # The first process of a container has no default action for signals: it would outlive its deletion.
+        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
+    else:
+        # In a Job the memory limit of the container stands for this one, which exporters would not like.
+        limit_soft(resource.RLIMIT_AS, MEMORY_BYTES)
+    renounce_privileges()
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+
+
+def _read_request(mounts: Path | None) -> BuildRequest:
+    if mounts is None:
+        return decode_request(sys.stdin.buffer.readline(MAX_REQUEST_BYTES))
+    return complete_request(decode_request((mounts / REQUEST).read_bytes()), mounts)
 
 
 def _take_stdout() -> Callable[[Message], None]:

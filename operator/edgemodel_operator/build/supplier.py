@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pydantic import SecretStr, ValidationError
 
 from edgemodel_operator.build.failures import BuildError, Step
-from edgemodel_operator.build.request import BuildRequest, Login, Progress
+from edgemodel_operator.build.request import BuildRequest, BuildResult, Login, Progress
 from edgemodel_operator.build.worker import run_build
 from edgemodel_operator.core.supply import BuildAccess, BuiltImage, SupplyError, SupplyJob
 from edgemodel_operator.core.world import SupplyStep
@@ -17,6 +18,8 @@ from edgemodel_operator.settings import SourceSettings
 
 SOURCE_STEPS = frozenset({Step.DOWNLOAD, Step.INSPECT})
 MEGABYTE = 1_000_000
+
+OnProgress = Callable[[SupplyStep, str], None]
 
 
 @dataclass(frozen=True)
@@ -35,38 +38,12 @@ class WorkerBuilder:
         self,
         job: SupplyJob,
         access: BuildAccess,
-        on_progress: Callable[[SupplyStep, str], None],
+        on_progress: OnProgress,
     ) -> BuiltImage:
         """Make the image; raises SupplyError."""
-
-        def report(progress: Progress) -> None:
-            on_progress(_step(progress.step), _sentence(progress))
-
-        try:
-            request = self.request(job, access)
-            result = await run_build(request, on_progress=report)
-        except BuildError as error:
-            failure = error.failure
-            raise SupplyError(
-                _step(failure.step),
-                failure.reason.value,
-                failure.message,
-                needs_person=not failure.retryable,
-                retry_after=failure.retry_after,
-            ) from error
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise SupplyError(
-                SupplyStep.SOURCE, "InvalidSpec", f"{where}: {first['msg']}", needs_person=True
-            ) from error
-        return BuiltImage(
-            result.image,
-            result.platforms,
-            reused=False,
-            build_key=result.build_key,
-            report=result.report,
-        )
+        with supply_errors():
+            result = await run_build(self.request(job, access), on_progress=progress_to(on_progress))
+        return built_image(result)
 
     def request(self, job: SupplyJob, access: BuildAccess) -> BuildRequest:
         """Give what the worker is asked; raises ValidationError."""
@@ -89,6 +66,40 @@ class WorkerBuilder:
             upload_hosts=self.upload_hosts,
             source_limits=self.sources,
         )
+
+
+def progress_to(on_progress: OnProgress) -> Callable[[Progress], None]:
+    """Give what tells the reconcile of a build's progress, in its words."""
+    return lambda progress: on_progress(_step(progress.step), _sentence(progress))
+
+
+def built_image(result: BuildResult) -> BuiltImage:
+    """Give the result of a build as the reconcile knows it."""
+    return BuiltImage(
+        result.image, result.platforms, reused=False, build_key=result.build_key, report=result.report
+    )
+
+
+@contextmanager
+def supply_errors() -> Iterator[None]:
+    """Raise what fails in the block as SupplyError."""
+    try:
+        yield
+    except BuildError as error:
+        failure = error.failure
+        raise SupplyError(
+            _step(failure.step),
+            failure.reason.value,
+            failure.message,
+            needs_person=not failure.retryable,
+            retry_after=failure.retry_after,
+        ) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise SupplyError(
+            SupplyStep.SOURCE, "InvalidSpec", f"{where}: {first['msg']}", needs_person=True
+        ) from error
 
 
 def _encoded_entries(job: SupplyJob, access: BuildAccess) -> dict[str, str]:

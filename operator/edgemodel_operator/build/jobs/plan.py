@@ -1,0 +1,128 @@
+"""Which builds run in a Job, in which image, and with what of the namespace. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from edgemodel_operator.api.model import Conversion
+from edgemodel_operator.api.names import GROUP, child_name, model_key, short
+from edgemodel_operator.build.failures import Reason, fail
+from edgemodel_operator.build.request import BuildRequest
+from edgemodel_operator.core.supply import SupplyJob
+from edgemodel_operator.settings import BuildMode, BuildSettings
+
+LABEL_BUILD_OF = f"{GROUP}/build-of"
+"""The model key. Not the label of the model's own pods: nothing of a build is part of the fleet."""
+LABEL_VARIANT = f"{GROUP}/variant"
+NAME_LIMIT = 57
+"""Leaves room for the suffix of the pod's name within a label value (63)."""
+MAX_REQUEST_BYTES = 200 * 1024
+"""Of a request; it is an annotation of the pod, and all of these may have 256 KiB together."""
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """One build as a Job: everything that its manifest is made from, without any secret."""
+
+    namespace: str
+    model_name: str
+    uid: str
+    """Of the EdgeModel, with which the Job goes."""
+    variant: str
+    image: str
+    """By digest; its entry point is that of the operator's image."""
+    request: str
+    """For the worker, as JSON."""
+    registries: tuple[str, ...] = ()
+    """Secrets with registry logins; of two for one host the later counts."""
+    secrets: tuple[str, ...] = ()
+    config_maps: tuple[str, ...] = ()
+    claims: tuple[str, ...] = ()
+    pull_secrets: tuple[str, ...] = ()
+    """With which the node pulls the image of the Job."""
+    architecture: str = ""
+    """That the node must have; empty: any."""
+
+    @property
+    def name(self) -> str:
+        """The name of the Job: the same for the same build, on every try and after every restart."""
+        document = [self.uid, self.image, self.request, self.architecture, self.registries]
+        text = json.dumps(document, separators=(",", ":"))
+        identity = hashlib.sha256(text.encode()).hexdigest()[:10]
+        return child_name(self.model_name, "build", identity, limit=NAME_LIMIT)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels by which all Jobs of this model and runtime variant are found."""
+        return job_labels(self.namespace, self.model_name, self.variant)
+
+    @property
+    def where(self) -> str:
+        """Name the Job for people."""
+        return f"Job {self.namespace}/{self.name}"
+
+
+def job_labels(namespace: str, model_name: str, variant: str) -> dict[str, str]:
+    """Give the labels by which all Jobs of one model and runtime variant are found."""
+    return {LABEL_BUILD_OF: model_key(namespace, model_name), LABEL_VARIANT: short(variant, 63)}
+
+
+def plan_job(job: SupplyJob, request: BuildRequest, settings: BuildSettings) -> JobPlan | None:
+    """Plan the Job of a build; None if it runs in a process of the operator. Raises BuildError.
+
+    `request` has no credentials: the worker finds them mounted.
+    """
+    image = _image(job, settings)
+    if image is None:
+        return None
+    source = job.model.source
+    oci_secret = (job.source_secret,) if job.source_secret and source.oci is not None else ()
+    other_secret = (job.source_secret,) if job.source_secret and source.oci is None else ()
+    push_secret = (job.push_secret,) if job.push_secret else ()
+    text = request.model_dump_json(by_alias=True)
+    if len(text.encode()) > MAX_REQUEST_BYTES:
+        raise fail(
+            Reason.INVALID_REQUEST,
+            f"The spec is too large for a build in a Job: {len(text)} of {MAX_REQUEST_BYTES} bytes.",
+        )
+    return JobPlan(
+        namespace=job.namespace,
+        model_name=job.model_name,
+        uid=job.uid,
+        variant=job.variant,
+        image=image,
+        request=text,
+        registries=(*oci_secret, *job.pull_secrets, *push_secret),
+        secrets=other_secret,
+        config_maps=(source.config_map.name,) if source.config_map else (),
+        claims=(source.pvc.claim_name,) if source.pvc else (),
+        pull_secrets=tuple(dict.fromkeys((*job.pull_secrets, *settings.image_pull_secrets))),
+    )
+
+
+def _image(job: SupplyJob, settings: BuildSettings) -> str | None:
+    if job.model.convert is not None:
+        return _converter(job.model.convert, settings)
+    if job.model.source.pvc is None and settings.mode is BuildMode.PROCESS:
+        return None
+    if not settings.image:
+        raise fail(
+            Reason.JOB_IMAGE_NOT_CONFIGURED,
+            "This build runs in a Job, whose image must be known by digest: set `image.digest` of the "
+            "operator's chart.",
+        )
+    return settings.image
+
+
+def _converter(conversion: Conversion, settings: BuildSettings) -> str:
+    image = settings.converters.get(conversion.origin)
+    if image is None:
+        raise fail(
+            Reason.CONVERTER_NOT_CONFIGURED,
+            f"No image that converts {conversion.origin.value} is configured: name one, by digest, in "
+            f"`builds.converters.{conversion.origin.value}` of the operator's chart, or convert the model "
+            "before.",
+        )
+    return image
