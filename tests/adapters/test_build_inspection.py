@@ -2,80 +2,189 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from onnx import TensorProto, helper
 
+from edgemodel_operator.api.edgemodel_status import ModelFile, ModelReport, ModelTensor, OperatorSet
 from edgemodel_operator.api.model import ModelFormat
 from edgemodel_operator.build.failures import BuildError, Reason
 from edgemodel_operator.build.inspection import inspect_model
-from edgemodel_operator.build.sources.download import describe
 from support.build import make_onnx, parse_onnx
 from support.formats import make_files
 
+NAMES = {
+    ModelFormat.ONNX: ("model.onnx", "weights.bin"),
+    ModelFormat.TFLITE: ("model.tflite",),
+    ModelFormat.OPENVINO: ("ir/model.xml", "ir/model.bin"),
+}
+MIB = 1024 * 1024
+MEASURE = """
+import asyncio, json, resource, sys
+from pathlib import Path
+from edgemodel_operator.api.edgemodel_status import ModelFile
+from edgemodel_operator.api.model import ModelFormat
+from edgemodel_operator.build.inspection import inspect_model
+files = [ModelFile.model_validate(file) for file in json.loads(sys.argv[2])]
+asyncio.run(inspect_model(ModelFormat.ONNX, Path(sys.argv[1]), files))
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+"""
+"""Prints how much memory an inspection took (bytes). A small program: what a process holds when it starts
+another one counts for both."""
+TRY = """
+import os, signal, socket, subprocess, sys
+from pathlib import Path
+from edgemodel_operator.build.inspect import __main__ as program
+from edgemodel_operator.build.inspect.objection import Objection
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+def attempt(action):
+    try:
+        action()
+    except OSError as error:
+        return type(error).__name__
+    return "done"
+def misbehave(*_):
+    actions = (socket.socket, lambda: subprocess.run(["true"]), lambda: Path(sys.argv[2]).write_bytes(b"x"))
+    raise Objection(" ".join(attempt(action) for action in actions))
+program.inspect_files = misbehave
+program.main(sys.argv[1:2])
+"""
 
-def write(folder: Path, content: bytes) -> Path:
-    (folder / "model").write_bytes(content)
-    return folder / "model"
+
+async def inspect(folder: Path, model_format: ModelFormat, contents: Sequence[bytes]) -> ModelReport:
+    """Inspect a model of these files, of which only the first is on disk."""
+    skeleton = folder / "skeleton"
+    skeleton.write_bytes(contents[0])
+    named = zip(NAMES[model_format], contents, strict=False)
+    files = [ModelFile(name=name, sha256="", size=len(content)) for name, content in named]
+    return await inspect_model(model_format, skeleton, files)
 
 
-async def test_a_model_is_described(tmp_path: Path) -> None:
-    found = await inspect_model([describe(write(tmp_path, make_onnx(16)))], ModelFormat.ONNX)
-    assert found == {
-        "irVersion": 8,
-        "opsets": {"ai.onnx": 17},
-        "inputs": [{"name": "x", "type": 1, "shape": ["N", 16]}],
-        "outputs": [{"name": "y", "type": 1, "shape": ["N", 16]}],
-    }
-
-
-@pytest.mark.parametrize("model_format", ModelFormat)
-async def test_every_format_has_its_reader(tmp_path: Path, model_format: ModelFormat) -> None:
-    files = []
-    for number, content in enumerate(make_files(model_format, 16)):
-        (tmp_path / str(number)).write_bytes(content)
-        files.append(describe(tmp_path / str(number)))
-    found = await inspect_model(files, model_format)
-    assert [tensor["name"] for tensor in (*found["inputs"], *found["outputs"])] == ["x", "y"]
+@pytest.mark.parametrize(
+    ("model_format", "batch", "sets", "operators"),
+    [
+        (ModelFormat.ONNX, "N", (OperatorSet(domain="ai.onnx", version=17),), ("MatMul",)),
+        (ModelFormat.TFLITE, "-1", (), ("FULLY_CONNECTED@1",)),
+        (
+            ModelFormat.OPENVINO,
+            "-1",
+            (OperatorSet(domain="opset", version=1),),
+            ("Const@1", "MatMul@1", "Parameter@1", "Result@1"),
+        ),
+    ],
+)
+async def test_every_format_is_reported(
+    tmp_path: Path,
+    model_format: ModelFormat,
+    batch: str,
+    sets: tuple[OperatorSet, ...],
+    operators: tuple[str, ...],
+) -> None:
+    contents = make_files(model_format, 16)
+    assert await inspect(tmp_path, model_format, contents) == ModelReport(
+        inputs=(ModelTensor(name="x", datatype="FP32", shape=(batch, "16")),),
+        outputs=(ModelTensor(name="y", datatype="FP32", shape=(batch, "16")),),
+        operator_sets=sets,
+        operators=operators,
+        parameters=256,
+        size_bytes=sum(map(len, contents)),
+        estimated_memory_bytes=256 * 4 + 2 * 16 * 4,
+    )
 
 
 @pytest.mark.parametrize("model_format", ModelFormat)
 async def test_a_file_of_another_format_is_refused(tmp_path: Path, model_format: ModelFormat) -> None:
-    others = [make_files(other, 16)[0] for other in ModelFormat if other is not model_format]
-    for content in others:
-        files = [describe(write(tmp_path, content))] * len(model_format.suffixes)
-        with pytest.raises(BuildError, match=f"no {model_format} model that can be served. It is not a"):
-            await inspect_model(files, model_format)
+    for other in ModelFormat:
+        if other is not model_format:
+            with pytest.raises(BuildError, match=f"no {model_format} model that can be served. It is not a"):
+                await inspect(tmp_path, model_format, (make_files(other, 16)[0], b""))
 
 
-def with_external_data() -> bytes:
-    model = parse_onnx(make_onnx())
+def external(location: str, length: int) -> bytes:
+    model = parse_onnx(make_onnx(16))
     tensor = model.graph.initializer[0]
     tensor.ClearField("raw_data")
-    tensor.data_location = 1
-    entry = tensor.external_data.add()
-    entry.key, entry.value = "location", "../../etc/passwd"
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", "0"), ("length", str(length))):
+        tensor.external_data.add(key=key, value=value)
     content: bytes = model.SerializeToString()
     return content
 
 
-def with_hidden_external_data() -> bytes:
-    """Hide the reference in the constant of a branch of an If node."""
-    model = parse_onnx(make_onnx())
-    branch = model.graph.node.add(op_type="If").attribute.add(name="then_branch", type=5).g
-    constant = branch.node.add(op_type="Constant").attribute.add(name="value", type=4).t
-    constant.data_location = 1
-    entry = constant.external_data.add()
-    entry.key, entry.value = "location", "weights.bin"
-    content: bytes = model.SerializeToString()
-    return content
+async def test_weights_may_lie_in_a_file_of_the_model_that_is_never_read(tmp_path: Path) -> None:
+    contents = (external("weights.bin", 1024), bytes(1024))
+    report = await inspect(tmp_path, ModelFormat.ONNX, contents)
+    assert (report.parameters, report.size_bytes) == (256, sum(map(len, contents)))
 
 
-def without_outputs() -> bytes:
-    model = parse_onnx(make_onnx())
-    model.graph.ClearField("output")
-    content: bytes = model.SerializeToString()
-    return content
+async def test_names_of_weights_are_relative_to_the_main_file(tmp_path: Path) -> None:
+    skeleton = tmp_path / "skeleton"
+    skeleton.write_bytes(external("data/w.bin", 1024))
+    main = ModelFile(name="line/3/model.onnx", sha256="", size=1)
+    there = ModelFile(name="line/3/data/w.bin", sha256="", size=1024)
+    assert (await inspect_model(ModelFormat.ONNX, skeleton, (main, there))).size_bytes == 1025
+    for name in ("data/w.bin", "line/data/w.bin"):
+        elsewhere = there.model_copy(update={"name": name})
+        with pytest.raises(BuildError, match="which is not there"):
+            await inspect_model(ModelFormat.ONNX, skeleton, (main, elsewhere))
+
+
+WIDTH, LAYERS = 2048, 64
+LAYER_BYTES = WIDTH * WIDTH * 4
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> tuple[Path, list[ModelFile]]:
+    """64 layers of 16 MiB each in eight files: what a model of a GiB looks like without its weights."""
+    tensors = []
+    for number in range(LAYERS):
+        tensor = TensorProto(name=f"w{number}", data_type=TensorProto.FLOAT, dims=[WIDTH, WIDTH])
+        tensor.data_location = TensorProto.EXTERNAL
+        place = {"location": f"s{number % 8}.bin", "offset": number // 8 * LAYER_BYTES, "length": LAYER_BYTES}
+        for key, value in place.items():
+            tensor.external_data.add(key=key, value=str(value))
+        tensors.append(tensor)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", [f"h{n}", f"w{n}"], [f"h{n + 1}"]) for n in range(LAYERS)],
+        "large",
+        [helper.make_tensor_value_info("h0", TensorProto.FLOAT, ["N", WIDTH])],
+        [helper.make_tensor_value_info(f"h{LAYERS}", TensorProto.FLOAT, ["N", WIDTH])],
+        tensors,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (tmp_path / "skeleton").write_bytes(model.SerializeToString())
+    files = [ModelFile(name="model.onnx", sha256="", size=9000)]
+    files += [ModelFile(name=f"s{number}.bin", sha256="", size=8 * LAYER_BYTES) for number in range(8)]
+    return tmp_path / "skeleton", files
+
+
+async def test_a_gibibyte_of_weights_is_counted(large: tuple[Path, list[ModelFile]]) -> None:
+    report = await inspect_model(ModelFormat.ONNX, *large)
+    assert report.parameters == 256 * MIB
+    assert report.estimated_memory_bytes == 1024 * MIB + 2 * WIDTH * 4
+
+
+def test_a_gibibyte_of_weights_costs_no_memory(large: tuple[Path, list[ModelFile]]) -> None:
+    skeleton, files = large
+    program = [sys.executable, "-c", MEASURE, str(skeleton), json.dumps([file.to_raw() for file in files])]
+    measured = subprocess.run(program, check=True, capture_output=True, text=True)
+    assert int(measured.stdout) < 160 * MIB
+
+
+def test_the_reader_has_no_network_and_writes_no_files(tmp_path: Path) -> None:
+    """Put another reader in the place of the real one and let it try."""
+    (tmp_path / "model").write_bytes(make_onnx())
+    request = json.dumps({"format": "ONNX", "skeleton": str(tmp_path / "model"), "sizes": {}})
+    program = [sys.executable, "-c", TRY, str(os.getpid()), str(tmp_path / "written")]
+    tried = subprocess.run(program, input=request, check=True, capture_output=True, text=True)
+    assert json.loads(tried.stdout)["message"] == "PermissionError PermissionError OSError"
 
 
 @pytest.mark.parametrize(
@@ -86,28 +195,39 @@ def without_outputs() -> bytes:
         (bytes(range(256)) * 100, "not an ONNX file"),
         (make_onnx()[:-200], "not an ONNX file"),
         (b"\x0a" * 5_000_000, "not an ONNX file"),
-        (with_external_data(), "lies in another file"),
-        (with_hidden_external_data(), "lies in another file"),
-        (without_outputs(), "no inputs or no outputs"),
+        (external("../../etc/passwd", 1024), "no plain name of a file beside the model"),
+        (external("weights.bin", 1024), "which is not there"),
         (make_onnx(opset=999), "operator set is 999"),
         (make_onnx(ir_version=99), "IR version is 99"),
     ],
-    ids=["empty", "page", "noise", "cut", "tags", "external", "hidden external", "no output", "opset", "ir"],
+    ids=["empty", "page", "noise", "cut", "tags", "outside", "missing", "opset", "ir"],
 )
 async def test_other_files_are_refused(tmp_path: Path, content: bytes, sentence: str) -> None:
     with pytest.raises(BuildError) as caught:
-        await inspect_model([describe(write(tmp_path, content))], ModelFormat.ONNX)
+        await inspect(tmp_path, ModelFormat.ONNX, (content,))
     failure = caught.value.failure
     assert (failure.reason, failure.retryable) == (Reason.INVALID_MODEL, False)
     assert sentence in failure.message
 
 
+async def test_a_link_is_never_followed(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").symlink_to("/etc/hostname")
+    with pytest.raises(BuildError, match="is a link or a folder"):
+        await inspect_model(
+            ModelFormat.ONNX, tmp_path / "model.onnx", [ModelFile(name="model.onnx", sha256="", size=1)]
+        )
+
+
 async def test_a_reader_that_ends_without_an_answer_is_a_verdict(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "file").touch()
-    file = describe(folder / "file")
-    (folder / "file").unlink()
-    with pytest.raises(BuildError, match="its reader ended with status 1") as caught:
-        await inspect_model([file], ModelFormat.ONNX)
-    assert caught.value.failure.reason is Reason.INVALID_MODEL
+    (tmp_path / "model").write_bytes(make_onnx())
+    (tmp_path / "model").chmod(0)
+    request = {"format": "No such format", "skeleton": str(tmp_path / "model"), "sizes": {}}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "edgemodel_operator.build.inspect", str(os.getpid())),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    output, _ = await process.communicate(json.dumps(request).encode())
+    assert (process.returncode, output) == (1, b"")

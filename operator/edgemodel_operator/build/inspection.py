@@ -5,62 +5,90 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import posixpath
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
+from edgemodel_operator.api.edgemodel_status import ModelReport
 from edgemodel_operator.api.model import ModelFormat
 from edgemodel_operator.build.environment import child_environment
 from edgemodel_operator.build.failures import Reason, fail
-from edgemodel_operator.build.sources.download import FetchedFile
 
 _PROGRAM = "edgemodel_operator.build.inspect"
 _TIMEOUT_SECONDS = 120.0
 _MAX_ANSWER_BYTES = 1024 * 1024
 
 
-async def inspect_model(files: Sequence[FetchedFile], model_format: ModelFormat) -> dict[str, Any]:
-    """Tell what is in the model: `inputs`, `outputs`, and what the format says of itself.
+class NamedFile(Protocol):
+    """A file of a model: one that was fetched, or a piece of one that was taken apart."""
 
-    The files are in the order of the format's suffixes. Raises BuildError(InvalidModel) when it is no model
-    of the format, or when reading it goes beyond the limits or crashes the reader.
+    @property
+    def name(self) -> str:
+        """Its name, relative."""
+
+    @property
+    def size(self) -> int:
+        """Its size (bytes)."""
+
+
+async def inspect_model(model_format: ModelFormat, skeleton: Path, files: Sequence[NamedFile]) -> ModelReport:
+    """Tell what is in a model: all of the report but `source_key` and `files`.
+
+    `skeleton` is read; of `files`, the main one first, names and sizes count alone: an ONNX graph may name
+    those that lie beside its main file, and an IR belongs to the `.bin` among them. Raises
+    BuildError(InvalidModel) when it is no model of the format, or when reading it goes beyond the limits or
+    crashes the reader.
     """
-    code, output = await _run(model_format, [file.path for file in files])
+    if skeleton.is_symlink() or not skeleton.is_file():
+        raise fail(
+            Reason.INVALID_MODEL, f"The model's file is no plain file: {skeleton.name} is a link or a folder."
+        )
+    request = {"format": model_format.value, "skeleton": str(skeleton), "sizes": _sizes(files)}
+    code, output = await _run(json.dumps(request).encode())
     try:
-        report = json.loads(output)
+        answer = json.loads(output)
     except ValueError as error:
         why = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
         raise fail(
             Reason.INVALID_MODEL, f"The file is no {model_format} model that can be read: its reader {why}."
         ) from error
-    if report.get("ok") is not True:
+    if answer["ok"] is not True:
         raise fail(
             Reason.INVALID_MODEL,
-            f"The file is no {model_format} model that can be served. {report['message']}",
+            f"The file is no {model_format} model that can be served. {answer['message']}",
         )
-    return {name: value for name, value in report.items() if name != "ok"}
+    return ModelReport.model_validate(answer["report"] | {"sizeBytes": sum(file.size for file in files)})
 
 
-async def _run(model_format: ModelFormat, files: Sequence[Path]) -> tuple[int, bytes]:
+def _sizes(files: Sequence[NamedFile]) -> dict[str, int]:
+    """Give the sizes by the names that the main file knows the others by: relative to its folder."""
+    folder = posixpath.dirname(files[0].name)
+    return {posixpath.relpath(file.name, folder or "."): file.size for file in files}
+
+
+async def _run(request: bytes) -> tuple[int, bytes]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         _PROGRAM,
-        model_format.value,
         str(os.getpid()),
-        *map(str, files),
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         env=child_environment(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1"),
     )
-    if process.stdout is None:
-        raise ValueError("the process was started with a pipe")
+    if process.stdin is None or process.stdout is None:
+        raise ValueError("the process was started with pipes")
     try:
         async with asyncio.timeout(_TIMEOUT_SECONDS):
-            output = await process.stdout.read(_MAX_ANSWER_BYTES)
+            with suppress(BrokenPipeError, ConnectionResetError):
+                process.stdin.write(request)
+                await process.stdin.drain()
+            process.stdin.close()
+            output = await _read(process.stdout)
             return await process.wait(), output
     except TimeoutError as error:
         raise fail(
@@ -70,3 +98,11 @@ async def _run(model_format: ModelFormat, files: Sequence[Path]) -> tuple[int, b
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
+
+
+async def _read(stream: asyncio.StreamReader) -> bytes:
+    """Read up to the end, or to the most that an answer may have."""
+    output = bytearray()
+    while len(output) < _MAX_ANSWER_BYTES and (chunk := await stream.read(_MAX_ANSWER_BYTES)):
+        output += chunk
+    return bytes(output)

@@ -1,9 +1,10 @@
-"""Is this a model of its format, and what goes in and out? `python -m edgemodel_operator.build.inspect`.
+"""Is this a model of its format, and what is in it? `python -m edgemodel_operator.build.inspect PARENT`.
 
-Arguments: the format, the process id of the parent, the files. Untrusted bytes are read here, so this is a
-program of its own: the kernel limits its memory and CPU time, forbids it to write files, and it inherits
-neither secrets nor sockets. Prints one JSON object: `{"ok": true, "inputs", "outputs", …}` or
-`{"ok": false, "message": sentence}`.
+`PARENT` is the process id of the parent; standard input holds `{"format", "skeleton", "sizes"}`: the file
+to read, and the sizes (bytes) of all files of the model by their names beside it. Untrusted bytes are read
+here, so this is a program of its own: the kernel limits its memory and CPU time, forbids it to write files,
+to reach the network and to start programs, and it inherits neither secrets nor sockets. Prints one JSON
+object: `{"ok": true, "report": …}` or `{"ok": false, "message": sentence}`.
 """
 
 from __future__ import annotations
@@ -11,12 +12,17 @@ from __future__ import annotations
 import json
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from edgemodel_operator.build.inspect.found import Found
 from edgemodel_operator.build.inspect.objection import Objection
-from edgemodel_operator.build.limits import die_with_parent, limit_hard, renounce_privileges
+from edgemodel_operator.build.limits import (
+    die_with_parent,
+    limit_hard,
+    renounce_privileges,
+    renounce_system_calls,
+)
 
 MEMORY_BYTES = 1024 * 1024 * 1024
 MEMORY_PER_MODEL_BYTE = 4
@@ -26,42 +32,51 @@ CPU_BYTES_PER_SECOND = 20_000_000
 
 def main(arguments: Sequence[str]) -> int:
     """Inspect the files of one model."""
-    model_format, parent, *names = arguments
-    files = [Path(name) for name in names]
-    die_with_parent(int(parent))
+    die_with_parent(int(arguments[0]))
     renounce_privileges()
-    size = sum(file.stat().st_size for file in files)
+    request = json.load(sys.stdin)
+    skeleton = Path(request["skeleton"])
+    size = skeleton.stat().st_size
     limit_hard(resource.RLIMIT_AS, MEMORY_BYTES + MEMORY_PER_MODEL_BYTE * size)
     limit_hard(resource.RLIMIT_CPU, CPU_SECONDS + size // CPU_BYTES_PER_SECOND)
     limit_hard(resource.RLIMIT_FSIZE, 0)
+    renounce_system_calls()
     try:
-        report = {"ok": True, **inspect_files(model_format, files)}
+        found = inspect_files(request["format"], skeleton, request["sizes"])
+        answer = {"ok": True, "report": found.to_raw()}
     except Objection as error:
-        report = {"ok": False, "message": str(error)}
+        answer = {"ok": False, "message": str(error)}
     except MemoryError:
-        report = {"ok": False, "message": "Reading the model takes more memory than a model of its size may."}
-    print(json.dumps(report))
+        answer = {"ok": False, "message": "Reading the model takes more memory than a model of its size may."}
+    print(json.dumps(answer))
     return 0
 
 
-def inspect_files(model_format: str, files: Sequence[Path]) -> dict[str, Any]:
-    """Describe the model; its files as the format has them, the model first. Raises Objection."""
+def inspect_files(model_format: str, skeleton: Path, sizes: Mapping[str, int]) -> Found:
+    """Describe the model. Raises Objection."""
     # Each reader is imported after the limits are set, and only the one that is needed.
     match model_format:
         case "ONNX":
             from edgemodel_operator.build.inspect.onnx import inspect_onnx  # noqa: PLC0415
 
-            return inspect_onnx(*files)
+            return inspect_onnx(skeleton, sizes)
         case "TFLite":
             from edgemodel_operator.build.inspect.tflite import inspect_tflite  # noqa: PLC0415
 
-            return inspect_tflite(*files)
+            return inspect_tflite(skeleton)
         case "OpenVINO":
             from edgemodel_operator.build.inspect.openvino import inspect_openvino  # noqa: PLC0415
 
-            return inspect_openvino(*files)
+            return inspect_openvino(skeleton, _weights_bytes(sizes))
         case _:
             raise ValueError(f"no reader for {model_format}")
+
+
+def _weights_bytes(sizes: Mapping[str, int]) -> int:
+    """Give the size of the `.bin` of an IR, or of the one file beside it whatever its name; 0 without one."""
+    _, *others = sizes
+    named = [name for name in others if name.endswith(".bin")]
+    return sum(sizes[name] for name in (named or others)[:1])
 
 
 if __name__ == "__main__":

@@ -82,6 +82,10 @@ class Table:
     buffer: FlatBuffer
     position: int
 
+    def has(self, number: int) -> bool:
+        """Tell whether a field is stored."""
+        return self._place(number) is not None
+
     def int8(self, number: int) -> int:
         """Give a signed byte; 0 where it is not stored."""
         return self._scalar(_I8, number)
