@@ -104,16 +104,22 @@ volumeMounts:
     readOnly: true
   - name: tmp
     mountPath: /tmp
+  {{- if and (eq .component "operator") .root.Values.builds.docker.tlsSecret }}
+  - name: docker
+    mountPath: /etc/edgemodel-docker
+    readOnly: true
+  {{- end }}
 {{- end -}}
 
 {{/* The configuration file of the programs: the type Settings says what each key means. */}}
 {{- define "edgemodel.config" -}}
 {{- $classes := .Values.acceleratorClasses | default list -}}
-{{- $sources := dict "maxBytes" (int64 .Values.sources.maxBytes) "timeoutSeconds" (int64 .Values.sources.timeoutSeconds) "deniedNetworks" (.Values.sources.deniedNetworks | default list) -}}
+{{- $sources := dict "maxBytes" (int64 .Values.sources.maxBytes) "timeoutSeconds" (int64 .Values.sources.timeoutSeconds) "deniedNetworks" (.Values.sources.deniedNetworks | default list) "allowedNetworks" (.Values.sources.allowedNetworks | default list) -}}
 {{- $config := dict
       "runtimes" (.Values.runtimes | default dict)
       "registries" .Values.registries
       "sources" $sources
+      "builds" (include "edgemodel.builds" . | fromYaml)
       "signing" .Values.signing
       "admission" (dict "serviceName" "edgemodel-admission" "secretName" "edgemodel-admission-tls" "webhookName" "edgemodel-admission" "port" 8443)
       "acceleratorClasses" $classes
@@ -122,6 +128,36 @@ volumeMounts:
       "metricsPort" 8080
 -}}
 {{- toYaml $config -}}
+{{- end -}}
+
+{{/* Where images are built. Helm reads large numbers as floats; quantities may be given as numbers. */}}
+{{- define "edgemodel.builds" -}}
+{{- $builds := .Values.builds -}}
+mode: {{ $builds.mode }}
+image: {{ with .Values.image }}{{ if .digest }}{{ .repository }}@{{ .digest }}{{ else }}""{{ end }}{{ end }}
+imagePullSecrets: {{ $builds.imagePullSecrets | default list | toJson }}
+converters: {{ $builds.converters | default dict | toJson }}
+resources:
+  {{- range $kind := list "requests" "limits" }}
+  {{ $kind }}:
+    {{- range $name, $quantity := get ($builds.resources | default dict) $kind | default dict }}
+    {{ $name }}: {{ $quantity | toString | quote }}
+    {{- else }} {}
+    {{- end }}
+  {{- end }}
+workSizeLimit: {{ $builds.workSizeLimit }}
+timeoutSeconds: {{ int64 $builds.timeoutSeconds }}
+finishedSeconds: {{ int64 $builds.finishedSeconds }}
+{{- with $builds.docker }}
+docker:
+  engines: {{ .engines | default dict | toJson }}
+  tlsSecretDir: {{ .tlsSecret | empty | ternary "" "/etc/edgemodel-docker" | quote }}
+  emulation: {{ .emulation }}
+  network: {{ .network | quote }}
+  memoryBytes: {{ int64 .memoryBytes }}
+  timeoutSeconds: {{ int64 .timeoutSeconds }}
+  maxImageBytes: {{ int64 .maxImageBytes }}
+{{- end }}
 {{- end -}}
 
 {{/* What both webhooks have in common. */}}
