@@ -7,6 +7,7 @@ import datetime
 import ipaddress
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,16 +16,22 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edgemodel_operator.api.source import HttpSource
+from edgemodel_operator.api.source import HttpSource, Source
 from edgemodel_operator.build.addresses import AddressPolicy
 from edgemodel_operator.build.failures import BuildError, BuildFailure, Reason
+from edgemodel_operator.build.sources import fetch_source
+from edgemodel_operator.build.sources.access import SourceAccess
 from edgemodel_operator.build.sources.download import Allowance
-from edgemodel_operator.build.sources.http import fetch_http
+from edgemodel_operator.build.sources.fetched import SourceFile
+from edgemodel_operator.build.sources.wanted import Want
+from edgemodel_operator.oci.transport import RetryPolicy
 from support.build import LOOPBACK, SourceServer, hang, sha256, source_server
 from support.registry import free_port
 
 CONTENT = b"weights" * 1000
-ALLOWED = Allowance(AddressPolicy.parse(allowed=LOOPBACK), 1 << 20, total_seconds=60)
+ONNX = Want((".onnx",), (".data",))
+QUICK = RetryPolicy(attempts=3, first_pause=0.001, longest_pause=0.002)
+ALLOWED = Allowance(AddressPolicy.parse(allowed=LOOPBACK), 1 << 20, total_seconds=60, retry=QUICK)
 
 
 @pytest.fixture
@@ -37,21 +44,30 @@ def make_source(url: str, digest: str = sha256(CONTENT)) -> HttpSource:
     return HttpSource(url=url, sha256=digest, insecure=True)
 
 
+async def fetch(
+    source: HttpSource, folder: Path, allowance: Allowance = ALLOWED, secret: dict[str, bytes] | None = None
+) -> SourceFile:
+    fetched = await fetch_source(Source(http=source), ONNX, folder, allowance, SourceAccess(secret=secret))
+    (file,) = fetched.files
+    assert fetched.fetched == fetched.files
+    return file
+
+
 async def failure_of(source: HttpSource, folder: Path, allowance: Allowance = ALLOWED) -> BuildFailure:
     with pytest.raises(BuildError) as caught:
-        await fetch_http(source, folder / "model", allowance, insecure=source.insecure)
+        await fetch(source, folder, allowance)
     assert caught.value.failure.message.endswith(".")
     return caught.value.failure
 
 
 async def test_a_file_is_saved_and_described(server: SourceServer, tmp_path: Path) -> None:
-    told: list[int] = []
-    allowance = Allowance(ALLOWED.policy, 7000, 60, on_bytes=lambda done, total: told.append(done))
+    told: list[tuple[int, int | None]] = []
+    allowance = Allowance(ALLOWED.policy, 7000, 60, on_bytes=lambda done, total: told.append((done, total)))
     source = make_source(server.serve(CONTENT))
-    file = await fetch_http(source, tmp_path / "model", allowance, insecure=True)
+    file = await fetch(source, tmp_path, allowance)
     assert file.path.read_bytes() == CONTENT
     assert (file.sha256, file.size) == (sha256(CONTENT), 7000)
-    assert told[-1] == 7000
+    assert told[-1] == (7000, 7000)
 
 
 async def test_redirects_are_followed(server: SourceServer, tmp_path: Path) -> None:
@@ -61,7 +77,7 @@ async def test_redirects_are_followed(server: SourceServer, tmp_path: Path) -> N
         return web.Response(status=302, headers={"Location": "/store/model?signature=1"})
 
     source = make_source(server.answer(redirect))
-    file = await fetch_http(source, tmp_path / "model", ALLOWED, insecure=True)
+    file = await fetch(source, tmp_path)
     assert file.size == 7000
     assert server.seen == ["/model.onnx", "/store/model"]
 
@@ -119,7 +135,7 @@ async def test_nothing_is_sent_to_a_forbidden_address(
     server: SourceServer, tmp_path: Path, host: str
 ) -> None:
     server.serve(CONTENT)
-    guarded = Allowance(AddressPolicy(), 1 << 20, total_seconds=60)
+    guarded = Allowance(AddressPolicy(), 1 << 20, total_seconds=60, retry=QUICK)
     failure = await failure_of(make_source(f"http://{host}:{server.port}/model.onnx"), tmp_path, guarded)
     assert failure.reason is Reason.SOURCE_FORBIDDEN_ADDRESS
     assert "is a loopback address" in failure.message
@@ -130,18 +146,9 @@ async def test_nothing_is_sent_to_a_forbidden_address(
 async def test_odd_spellings_of_an_address_do_not_pass(
     server: SourceServer, tmp_path: Path, host: str
 ) -> None:
-    guarded = Allowance(AddressPolicy(), 1 << 20, total_seconds=60)
+    guarded = Allowance(AddressPolicy(), 1 << 20, total_seconds=60, retry=QUICK)
     failure = await failure_of(make_source(f"http://{host}:{server.port}/model.onnx"), tmp_path, guarded)
     assert failure.reason in {Reason.SOURCE_FORBIDDEN_ADDRESS, Reason.SOURCE_UNAVAILABLE}
-    assert server.seen == []
-
-
-async def test_plain_http_needs_insecure(server: SourceServer, tmp_path: Path) -> None:
-    # The type refuses such a URL already; a redirect arrives here without having passed it.
-    source = make_source(server.serve(CONTENT)).model_copy(update={"insecure": False})
-    failure = await failure_of(source, tmp_path)
-    assert failure.reason is Reason.SOURCE_FORBIDDEN_ADDRESS
-    assert "insecure: true" in failure.message
     assert server.seen == []
 
 
@@ -167,7 +174,7 @@ async def test_an_announced_size_beyond_the_cap_is_refused_unread(
     failure = await failure_of(make_source(server.answer(announce)), tmp_path)
     assert failure.reason is Reason.SOURCE_TOO_LARGE
     assert str(1 << 20) in failure.message
-    assert not (tmp_path / "model").exists()
+    assert not any(tmp_path.iterdir())
 
 
 async def test_an_unannounced_size_beyond_the_cap_is_cut_off(server: SourceServer, tmp_path: Path) -> None:
@@ -179,18 +186,18 @@ async def test_an_unannounced_size_beyond_the_cap_is_cut_off(server: SourceServe
 
     failure = await failure_of(make_source(server.answer(flood)), tmp_path)
     assert failure.reason is Reason.SOURCE_TOO_LARGE
-    assert (tmp_path / "model").stat().st_size <= 1 << 20
+    assert (tmp_path / "fetched-model").stat().st_size <= 1 << 20
 
 
 async def test_a_silent_server_is_given_up(server: SourceServer, tmp_path: Path) -> None:
-    impatient = Allowance(ALLOWED.policy, 1 << 20, total_seconds=60, idle_seconds=0.2)
+    impatient = replace(ALLOWED, idle_seconds=0.2)
     failure = await failure_of(make_source(server.answer(hang)), tmp_path, impatient)
     assert failure.reason is Reason.SOURCE_TIMEOUT
     assert "sent nothing for 0.2 seconds" in failure.message
 
 
 async def test_a_slow_server_is_given_up(server: SourceServer, tmp_path: Path) -> None:
-    impatient = Allowance(ALLOWED.policy, 1 << 20, total_seconds=0.3)
+    impatient = replace(ALLOWED, total_seconds=0.3)
     failure = await failure_of(make_source(server.answer(hang)), tmp_path, impatient)
     assert failure.reason is Reason.SOURCE_TIMEOUT
     assert "not complete after 0.3 seconds" in failure.message
@@ -297,5 +304,5 @@ async def test_https_never_redirects_to_http(
         source = HttpSource(url=secure.answer(redirect), sha256=sha256(CONTENT))
         failure = await failure_of(source, tmp_path)
     assert failure.reason is Reason.SOURCE_FORBIDDEN_ADDRESS
-    assert "only https is allowed" in failure.message
+    assert "only https is allowed; for plain http set `insecure: true`" in failure.message
     assert (secure.seen, server.seen) == (["/model.onnx"], [])

@@ -5,17 +5,19 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from edgemodel_operator.api.model import ModelSpec
-from edgemodel_operator.api.source import OciSource, Source
+from edgemodel_operator.api.source import OciFile, OciSource, Source
 from edgemodel_operator.build.addresses import AddressPolicy
 from edgemodel_operator.build.failures import BuildError, BuildFailure, Reason
-from edgemodel_operator.build.request import BuildRequest
 from edgemodel_operator.build.sources import fetch_source
-from edgemodel_operator.build.sources.download import Allowance, FetchedFile
+from edgemodel_operator.build.sources.access import SourceAccess
+from edgemodel_operator.build.sources.download import Allowance
+from edgemodel_operator.build.sources.fetched import FetchedSource, SourceFile
+from edgemodel_operator.build.sources.wanted import Want
 from edgemodel_operator.oci.descriptor import (
     OCI_EMPTY,
     OCI_INDEX,
@@ -28,13 +30,14 @@ from edgemodel_operator.oci.descriptor import (
 from edgemodel_operator.oci.image import make_index
 from edgemodel_operator.oci.reference import Reference, parse_reference
 from edgemodel_operator.oci.registry import RegistryClient
-from support.build import LOOPBACK, make_request, sha256
+from support.build import LOOPBACK, sha256
 from support.images import make_layer
 from support.registry import RegistryServer
 
 MODEL = b"weights" * 1000
 TITLE = "org.opencontainers.image.title"
 Layers = list[tuple[bytes, str, str]]
+ONNX = Want((".onnx",), (".data",))
 
 
 @pytest.fixture
@@ -64,26 +67,33 @@ def artifact(*files: tuple[str, bytes]) -> Layers:
     return [(content, "application/octet-stream", name) for name, content in files]
 
 
-def make_source(ref: Reference, path: str = "", digest: str = sha256(MODEL)) -> BuildRequest:
-    request = make_request(
-        "http://127.0.0.1/",
-        MODEL,
-        runtime=f"{ref.registry}/runtime@sha256:{'0' * 64}",
-        repository=f"{ref.registry}/models/x",
-    )
-    source = Source(oci=OciSource(reference=str(ref), path=path, sha256=digest))
-    return request.model_copy(update={"model": request.model.model_copy(update={"source": source})})
+ALLOWED = Allowance(AddressPolicy.parse(allowed=LOOPBACK), 1 << 20, 60)
 
 
-async def fetch(request: BuildRequest, folder: Path, *, max_bytes: int = 1 << 20) -> FetchedFile:
-    allowance = Allowance(AddressPolicy.parse(allowed=LOOPBACK), max_bytes, 60)
-    (file,) = await fetch_source(request, folder, allowance)
+def make_source(ref: Reference, path: str = "", digest: str = sha256(MODEL)) -> OciSource:
+    return OciSource(reference=str(ref), path=path, sha256=digest)
+
+
+def access_to(source: OciSource, *, configured: bool = False) -> SourceAccess:
+    registry = source.reference.partition("/")[0]
+    return SourceAccess(plain_http=(registry,), configured=frozenset({registry} if configured else ()))
+
+
+async def fetch_all(
+    source: OciSource, want: Want, folder: Path, allowance: Allowance = ALLOWED
+) -> FetchedSource:
+    return await fetch_source(Source(oci=source), want, folder, allowance, access_to(source))
+
+
+async def fetch(source: OciSource, folder: Path, *, max_bytes: int = 1 << 20) -> SourceFile:
+    allowance = replace(ALLOWED, max_bytes=max_bytes)
+    (file,) = (await fetch_all(source, ONNX, folder, allowance)).files
     return file
 
 
-async def failure_of(request: BuildRequest, folder: Path, *, max_bytes: int = 1 << 20) -> BuildFailure:
+async def failure_of(source: OciSource, folder: Path, *, max_bytes: int = 1 << 20) -> BuildFailure:
     with pytest.raises(BuildError) as caught:
-        await fetch(request, folder, max_bytes=max_bytes)
+        await fetch(source, folder, max_bytes=max_bytes)
     return caught.value.failure
 
 
@@ -116,7 +126,7 @@ async def test_a_file_in_an_image(client: RegistryClient, ref: Reference, tmp_pa
     layers = [(base, OCI_LAYER_ZSTD, ""), (gzip_layer("models/model.onnx", MODEL), OCI_LAYER_GZIP, "")]
     await push(client, ref, layers)
     assert (await fetch(make_source(ref, path), tmp_path)).path.read_bytes() == MODEL
-    assert {file.name for file in tmp_path.iterdir()} == {"model"}
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["model.onnx"]
 
 
 async def test_the_upper_layer_hides_the_lower(
@@ -174,7 +184,7 @@ async def test_a_large_layer_is_refused_unread(
     await push(client, ref, artifact(("model.onnx", MODEL)))
     failure = await failure_of(make_source(ref), tmp_path, max_bytes=6999)
     assert failure.reason is Reason.SOURCE_TOO_LARGE
-    assert not (tmp_path / "model").exists()
+    assert not any(tmp_path.iterdir())
 
 
 async def test_an_image_that_does_not_exist(ref: Reference, tmp_path: Path) -> None:
@@ -186,10 +196,8 @@ async def test_a_registry_at_a_forbidden_address_is_refused(
     client: RegistryClient, ref: Reference, tmp_path: Path
 ) -> None:
     await push(client, ref, artifact(("model.onnx", MODEL)))
-    elsewhere = {"plain_http": (), "runtime": f"registry.example.com/runtime@sha256:{'0' * 64}"}
-    request = make_source(ref).model_copy(update=elsewhere)
     with pytest.raises(BuildError) as caught:
-        await fetch_source(request, tmp_path, Allowance(AddressPolicy(), 1 << 20, 60))
+        await fetch_all(make_source(ref), ONNX, tmp_path, Allowance(AddressPolicy(), 1 << 20, 60))
     assert caught.value.failure.reason is Reason.SOURCE_FORBIDDEN_ADDRESS
     assert "is a loopback address" in caught.value.failure.message
 
@@ -199,20 +207,20 @@ async def test_a_registry_of_the_configuration_may_lie_anywhere(
 ) -> None:
     await push(client, ref, artifact(("model.onnx", MODEL)))
     guarded = Allowance(AddressPolicy(), 1 << 20, 60)
-    (file,) = await fetch_source(make_source(ref), tmp_path, guarded)
-    assert file.size == 7000
+    source = make_source(ref)
+    access = access_to(source, configured=True)
+    fetched = await fetch_source(Source(oci=source), ONNX, tmp_path, guarded, access)
+    assert fetched.files[0].size == 7000
 
 
 async def test_a_model_and_its_weights_are_found_by_their_suffixes_or_titles(
     client: RegistryClient, ref: Reference, tmp_path: Path
 ) -> None:
     await push(client, ref, artifact(("ir/line.xml", b"<net/>"), ("ir/line.bin", MODEL), ("notes.txt", b"-")))
-    request = make_source(ref)
-    allowance = Allowance(AddressPolicy.parse(allowed=LOOPBACK), 1 << 20, 60)
+    want = Want((".xml",), (".bin",), same_stem=True)
     for paths in (("", ""), ("ir/line.xml", "ir/line.bin")):
-        raw = {"reference": str(ref), "path": paths[0], "sha256": sha256(b"<net/>")}
-        oci = raw | {"weights": {"path": paths[1], "sha256": sha256(MODEL)}}
-        model = {"format": "OpenVINO", "version": "7", "source": {"oci": oci}}
-        asked = request.model_copy(update={"model": ModelSpec.model_validate(model)})
-        graph, weights = await fetch_source(asked, tmp_path, allowance)
-        assert (graph.path.read_bytes(), weights.path.read_bytes()) == (b"<net/>", MODEL)
+        weights = OciFile(path=paths[1], sha256=sha256(MODEL))
+        source = OciSource(reference=str(ref), path=paths[0], sha256=sha256(b"<net/>"), weights=weights)
+        fetched = await fetch_all(source, want, tmp_path)
+        assert [file.path.read_bytes() for file in fetched.files] == [b"<net/>", MODEL]
+        assert [file.name for file in fetched.files] == ["line.xml", "line.bin"]

@@ -61,10 +61,11 @@ class AddressPolicy:
         return None
 
 
-def guarded_session(policy: AddressPolicy) -> aiohttp.ClientSession:
+def guarded_session(policy: AddressPolicy, authorities: str | None = None) -> aiohttp.ClientSession:
     """Open an HTTP session whose every connection obeys the policy; a refused one raises ForbiddenAddress.
 
-    No proxy from the environment, no cookies, no transparent decompression. The caller closes it.
+    `authorities` are certificates (PEM) to trust besides those of the system. No proxy from the environment,
+    no cookies, no transparent decompression. The caller closes it.
     """
 
     def make_socket(address: Any) -> socket.socket:
@@ -73,9 +74,12 @@ def guarded_session(policy: AddressPolicy) -> aiohttp.ClientSession:
             raise ForbiddenAddress(objection)
         return socket.socket(family, kind, protocol)
 
+    context = ssl.create_default_context()
+    if authorities is not None:
+        context.load_verify_locations(cadata=authorities)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
-            ssl=ssl.create_default_context(),
+            ssl=context,
             socket_factory=make_socket,
             # Racing connections would swallow the refusal; addresses are tried one after the other.
             happy_eyeballs_delay=None,

@@ -1,8 +1,8 @@
-"""Taking one file out of an untrusted layer: a tar archive, plain or compressed with gzip or zstd.
+"""Reading untrusted tar archives, plain or compressed with gzip or zstd, as streams with budgets.
 
-Nothing is ever unpacked by the archive's own names: entries are read as a stream, only plain regular files
-are looked at, and the one that is wanted goes to a path that the caller chose. Byte budgets bound what a
-compression bomb can cost.
+`extract_file` takes one file out of a layer: nothing is unpacked by the archive's own names, only plain
+regular files are looked at, and the one that is wanted goes to a path that the caller chose. Byte budgets
+bound what a compression bomb can cost. Opening a whole archive: `unpacking`.
 """
 
 from __future__ import annotations
@@ -13,19 +13,23 @@ import io
 import tarfile
 import time
 import zlib
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, Self
 
 import zstandard
 from typing_extensions import override
 
+LOCAL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""Failures of the local disk rather than of what is read."""
+
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_WINDOW_BYTES = 1 << 27
-_COPY_BYTES = 256 * 1024
+COPY_BYTES = 256 * 1024
+_HEADER_BYTES = 1024 * 1024
 _BROKEN = (
     tarfile.TarError,
     zlib.error,
@@ -35,6 +39,16 @@ _BROKEN = (
     MemoryError,
     ValueError,
     OverflowError,
+    RecursionError,
+)
+_EXTENSIONS = frozenset(
+    {
+        tarfile.XHDTYPE,
+        tarfile.XGLTYPE,
+        tarfile.SOLARIS_XHDTYPE,
+        tarfile.GNUTYPE_LONGNAME,
+        tarfile.GNUTYPE_LONGLINK,
+    }
 )
 
 
@@ -49,6 +63,8 @@ class ArchiveLimits:
     max_file_bytes: int
     max_expanded_bytes: int
     deadline: float
+    what: str = "layer"
+    """What it is called in messages."""
 
 
 def extract_file(
@@ -61,27 +77,45 @@ def extract_file(
     local disk fails.
     """
     found: list[str] = []
+    with readable(limits.what), ExitStack() as stack:
+        expanded = Budgeted(decompressed(stack, archive), Budget(limits))
+        tar = stack.enter_context(tarfile.open(fileobj=expanded, mode="r|", tarinfo=BoundedHeader))
+        for member in tar:
+            path = _plain_path(member.name)
+            if member.type not in {tarfile.REGTYPE, tarfile.AREGTYPE} or not wanted(path):
+                continue
+            if path not in found:
+                found.append(path)
+            if path == found[0]:
+                _copy(tar, member, destination, limits)
+    return found
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Turn everything that a broken archive makes its readers raise into InvalidArchive."""
     try:
-        with ExitStack() as stack:
-            expanded = _Budget(_decompressed(stack, archive), limits)
-            tar = stack.enter_context(tarfile.open(fileobj=expanded, mode="r|"))
-            for member in tar:
-                path = _plain_path(member.name)
-                if member.type not in {tarfile.REGTYPE, tarfile.AREGTYPE} or not wanted(path):
-                    continue
-                if path not in found:
-                    found.append(path)
-                if path == found[0]:
-                    _copy(tar, member, destination, limits)
+        yield
     except _BROKEN as error:
         raise InvalidArchive(
-            f"A layer is no tar archive that can be read ({type(error).__name__})."
+            f"The {what} is no archive that can be read ({type(error).__name__})."
         ) from error
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EIO}:
+        if error.errno in LOCAL_ERRORS:
             raise
-        raise InvalidArchive("A layer is no tar archive that can be read.") from error
-    return found
+        raise InvalidArchive(f"The {what} is no archive that can be read.") from error
+
+
+class BoundedHeader(tarfile.TarInfo):
+    """A header of a tar that refuses long extensions: they are read into memory as a whole."""
+
+    @override
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _EXTENSIONS and header.size > _HEADER_BYTES:
+            raise InvalidArchive(f"A header in the archive has {header.size} bytes; that is refused.")
+        return header
 
 
 def _copy(tar: tarfile.TarFile, member: tarfile.TarInfo, destination: Path, limits: ArchiveLimits) -> None:
@@ -93,7 +127,7 @@ def _copy(tar: tarfile.TarFile, member: tarfile.TarInfo, destination: Path, limi
     if content is None:
         raise InvalidArchive("The file in the layer has no content.")
     with content, destination.open("wb") as file:
-        while chunk := content.read(_COPY_BYTES):
+        while chunk := content.read(COPY_BYTES):
             file.write(chunk)
 
 
@@ -101,7 +135,8 @@ def _plain_path(name: str) -> str:
     return "/".join(part for part in name.split("/") if part not in {"", "."})
 
 
-def _decompressed(stack: ExitStack, archive: Path) -> IO[bytes] | gzip.GzipFile:
+def decompressed(stack: ExitStack, archive: Path) -> IO[bytes] | gzip.GzipFile:
+    """Open an archive, told by its first bytes, for reading what was compressed."""
     raw: BinaryIO = stack.enter_context(archive.open("rb"))
     magic = raw.read(4)
     raw.seek(0)
@@ -113,14 +148,30 @@ def _decompressed(stack: ExitStack, archive: Path) -> IO[bytes] | gzip.GzipFile:
     return raw
 
 
-class _Budget(io.RawIOBase):
-    """Passes reads on until the budget of bytes or time is used up."""
+class Budget:
+    """Bytes and time that reading an archive may still cost."""
 
-    def __init__(self, inner: IO[bytes] | gzip.GzipFile, limits: ArchiveLimits) -> None:
-        super().__init__()
-        self._inner = inner
+    def __init__(self, limits: ArchiveLimits) -> None:
         self._limits = limits
         self._left = limits.max_expanded_bytes
+
+    def spend(self, count: int) -> None:
+        """Take so many bytes away; raises InvalidArchive when they or the time are used up."""
+        what = self._limits.what
+        if time.monotonic() > self._limits.deadline:
+            raise InvalidArchive(f"Reading the {what} took too long.")
+        self._left -= count
+        if self._left < 0:
+            most = self._limits.max_expanded_bytes
+            raise InvalidArchive(f"The {what} unpacks to more than {most} bytes; that is refused.")
+
+
+class Budgeted(io.RawIOBase):
+    """Passes reads on until the budget is used up."""
+
+    def __init__(self, inner: IO[bytes] | gzip.GzipFile, budget: Budget) -> None:
+        super().__init__()
+        self._inner, self._budget = inner, budget
 
     @override
     def readable(self) -> bool:
@@ -128,12 +179,6 @@ class _Budget(io.RawIOBase):
 
     @override
     def read(self, size: int = -1, /) -> bytes:
-        if time.monotonic() > self._limits.deadline:
-            raise InvalidArchive("Reading the layer took too long.")
         data = self._inner.read(size)
-        self._left -= len(data)
-        if self._left < 0:
-            raise InvalidArchive(
-                f"A layer unpacks to more than {self._limits.max_expanded_bytes} bytes; that is refused."
-            )
+        self._budget.spend(len(data))
         return data

@@ -27,6 +27,7 @@ class Reason(StrEnum):
 
     SOURCE_NOT_FOUND = "SourceNotFound"
     SOURCE_DENIED = "SourceDenied"
+    SOURCE_SECRET_INVALID = "SourceSecretInvalid"  # noqa: S105 - a reason, not a secret
     SOURCE_TIMEOUT = "SourceTimeout"
     SOURCE_TLS_FAILED = "SourceTlsFailed"
     SOURCE_UNAVAILABLE = "SourceUnavailable"
@@ -69,6 +70,7 @@ class Reason(StrEnum):
 
 FINAL_REASONS = frozenset(
     {
+        Reason.SOURCE_SECRET_INVALID,
         Reason.SOURCE_FORBIDDEN_ADDRESS,
         Reason.SOURCE_TOO_LARGE,
         Reason.SOURCE_DIGEST_MISMATCH,

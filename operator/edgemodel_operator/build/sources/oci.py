@@ -1,33 +1,34 @@
-"""Model files in OCI registries: a titled layer of an artifact, or a file inside the layers of an image.
+"""Model files in OCI registries: a layer of an artifact, or a file inside the layers of an image.
 
-Titles: annotation `org.opencontainers.image.title`, as ORAS and others write it. Files of images are looked
-for from the top layer down, as a container would see them.
+A layer is one file where it says so: by the annotation `org.opencontainers.image.title` as ORAS writes it, or
+`org.cncf.model.filepath` of the ModelPack specification on a layer that is no tar. Everything else that is a
+tar is searched from the top layer down, as a container would see it: images, the layers of a KitOps ModelKit
+(`application/vnd.kitops.modelkit.model.v1.tar+gzip`) and of a ModelPack (`…model.weight.v1.tar`), and folders
+that ORAS packed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Callable, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+from typing_extensions import override
 
-from edgemodel_operator.api.source import OciFile
+from edgemodel_operator.api.source import OciFile, OciSource
 from edgemodel_operator.build.addresses import AddressPolicy, ForbiddenAddress, guarded_session
 from edgemodel_operator.build.archives import ArchiveLimits, InvalidArchive, extract_file
 from edgemodel_operator.build.failures import BuildError, Reason, fail
-from edgemodel_operator.build.request import BuildRequest
-from edgemodel_operator.build.sources.download import (
-    Allowance,
-    FetchedFile,
-    check_digest,
-    check_size,
-    describe,
-    save,
-)
+from edgemodel_operator.build.sources.access import SourceAccess
+from edgemodel_operator.build.sources.download import Allowance, check_size, describe, save
+from edgemodel_operator.build.sources.fetched import SourceFile
+from edgemodel_operator.build.sources.files import Fetch
+from edgemodel_operator.build.sources.wanted import fits
 from edgemodel_operator.oci import errors
 from edgemodel_operator.oci.descriptor import INDEX_TYPES, Descriptor, InvalidDescriptor, Platform
 from edgemodel_operator.oci.image import InvalidImage, parse_index, parse_manifest
@@ -35,72 +36,84 @@ from edgemodel_operator.oci.reference import InvalidReference, Reference, parse_
 from edgemodel_operator.oci.registry import RegistryClient
 
 TITLE = "org.opencontainers.image.title"
+FILE_PATHS = ("org.cncf.model.filepath", "org.cnai.model.filepath")
+"""How ModelPack names the file of a layer, now and before the specification moved."""
+UNPACK = "io.deis.oras.content.unpack"
+"""Set to `true` by ORAS where a titled layer is a folder in a tar."""
 EXPANSION = 4
 """A layer may unpack to this many times the size cap of a model file."""
 
+_ANYWHERE = AddressPolicy.parse(allowed=("0.0.0.0/0", "::/0"))
 _PREFERRED = Platform("linux", "amd64")
+_TAR = re.compile(r"[./]tar([.+]|$)")
+_NO_MODEL = re.compile(r"\.(dataset|code|docs?)\.v1\.")
+"""Layers of ModelKits and ModelPacks that hold something else than a model."""
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a file is read: client, reference, and what was asked for there."""
+class _Wanted:
+    """What is looked for: the given path, or any name with one of the endings."""
+
+    path: str
+    endings: tuple[str, ...]
+
+    def __call__(self, path: str) -> bool:
+        return path == self.path if self.path else fits(path, self.endings)
+
+    @override
+    def __str__(self) -> str:
+        return f"no file {self.path!r}" if self.path else f"no {' or '.join(self.endings)} file"
+
+
+@dataclass
+class _Artifact:
+    """The layers of one artifact or image, and those that were fetched to be searched."""
 
     client: RegistryClient
     reference: Reference
-    path: str
-    suffix: str
-
-    def wanted(self, path: str) -> bool:
-        """Tell whether a title or path is the one asked for: the given one, or any with the suffix."""
-        if self.path:
-            return path == self.path.strip("/")
-        return path.endswith(self.suffix)
+    layers: Sequence[Descriptor]
+    kept: dict[str, Path] = field(default_factory=dict)
 
 
-async def fetch_oci(
-    request: BuildRequest, artifact: str, file: OciFile, suffix: str, destination: Path, allowance: Allowance
-) -> FetchedFile:
-    """Fetch a file of an artifact or image to `destination`, check its SHA-256, and describe it.
+@asynccontextmanager
+async def oci_files(
+    source: OciSource, allowance: Allowance, access: SourceAccess
+) -> AsyncIterator[Fetch[OciFile]]:
+    """Open what fetches files of the artifact or image; raises BuildError.
 
-    Without a path it is the only one whose name ends with `suffix`. Registries that the operator's own
-    configuration names may lie at addresses that are refused to others. Raises BuildError.
+    Registries that the operator's own configuration names may lie at addresses that are refused to others.
+    The reference is resolved once: model and weights are of one artifact, whatever its tag does meanwhile.
     """
     try:
-        reference = parse_reference(artifact)
+        reference = parse_reference(source.reference)
     except InvalidReference as error:
         raise fail(Reason.SOURCE_INVALID, str(error)) from error
-    configured = {*request.plain_http, request.runtime_reference.registry}
-    policy = _ANYWHERE if reference.registry in configured else allowance.policy
+    policy = _ANYWHERE if reference.registry in access.configured else allowance.policy
     async with guarded_session(policy) as session:
-        client = RegistryClient(session, credentials=request.logins(), plain_http=request.plain_http)
-        place = _Place(client, reference, file.path, suffix)
+        client = RegistryClient(session, credentials=access.logins, plain_http=access.plain_http)
+        with _in_words(reference):
+            artifact = _Artifact(client, reference, await _read_layers(client, reference))
+
+        async def fetch(
+            file: OciFile, endings: tuple[str, ...], destination: Path, allowance: Allowance
+        ) -> SourceFile:
+            with _in_words(reference):
+                wanted = _Wanted(file.path.strip("/"), endings)
+                return await _fetch(artifact, wanted, destination, allowance)
+
         try:
-            async with asyncio.timeout(allowance.total_seconds):
-                fetched = await _fetch(place, destination, allowance)
-        except TimeoutError as error:
-            sentence = f"{reference} was not complete after {allowance.total_seconds:g} seconds."
-            raise fail(Reason.SOURCE_TIMEOUT, sentence) from error
-        except (errors.RegistryError, ForbiddenAddress, aiohttp.ClientError) as error:
-            raise _failure(reference, error) from error
-        except (InvalidImage, InvalidDescriptor, InvalidArchive) as error:
-            raise fail(Reason.SOURCE_INVALID, f"{reference}: {error}") from error
-    return check_digest(fetched, file.sha256)
+            yield fetch
+        finally:
+            for path in artifact.kept.values():
+                path.unlink(missing_ok=True)
 
 
-_ANYWHERE = AddressPolicy.parse(allowed=("0.0.0.0/0", "::/0"))
-
-
-async def _fetch(place: _Place, destination: Path, allowance: Allowance) -> FetchedFile:
-    manifest = await place.client.get_manifest(place.reference)
+async def _read_layers(client: RegistryClient, reference: Reference) -> tuple[Descriptor, ...]:
+    manifest = await client.get_manifest(reference)
     if manifest.descriptor.media_type in INDEX_TYPES:
         child = _any_child(parse_index(manifest.body).manifests)
-        manifest = await place.client.get_manifest(place.reference.with_digest(child.digest))
-    layers = parse_manifest(manifest.body).layers
-    titled = [layer for layer in layers if place.wanted(layer.annotations.get(TITLE, "").strip("/"))]
-    if titled:
-        _check_single(place, [layer.annotations[TITLE] for layer in titled])
-        return await _save_blob(place, titled[0], destination, allowance)
-    return await _search_layers(place, layers, destination, allowance)
+        manifest = await client.get_manifest(reference.with_digest(child.digest))
+    return parse_manifest(manifest.body).layers
 
 
 def _any_child(children: Sequence[Descriptor]) -> Descriptor:
@@ -111,49 +124,93 @@ def _any_child(children: Sequence[Descriptor]) -> Descriptor:
     return next((child for child in real if child.platform == _PREFERRED), (real or children)[0])
 
 
+def file_of(layer: Descriptor) -> str:
+    """Give the path of the file that a layer is; empty where it holds files, or does not say."""
+    title = layer.annotations.get(TITLE, "")
+    if title and layer.annotations.get(UNPACK) != "true":
+        return title.strip("/")
+    if _TAR.search(layer.media_type):
+        return ""
+    return next((layer.annotations[key].strip("/") for key in FILE_PATHS if key in layer.annotations), "")
+
+
+async def _fetch(artifact: _Artifact, wanted: _Wanted, destination: Path, allowance: Allowance) -> SourceFile:
+    named = [(path, layer) for layer in artifact.layers if (path := file_of(layer)) and wanted(path)]
+    if named:
+        _check_single(artifact, [path for path, _ in named])
+        path, layer = named[0]
+        fetched = await _save_blob(artifact, layer, destination, allowance)
+        return SourceFile(destination, path, fetched.sha256, fetched.size)
+    return await _search_layers(artifact, wanted, destination, allowance)
+
+
 async def _search_layers(
-    place: _Place, layers: Sequence[Descriptor], destination: Path, allowance: Allowance
-) -> FetchedFile:
+    artifact: _Artifact, wanted: _Wanted, destination: Path, allowance: Allowance
+) -> SourceFile:
     deadline = time.monotonic() + allowance.total_seconds
     limits = ArchiveLimits(allowance.max_bytes, allowance.max_bytes * EXPANSION, deadline)
+    inner = destination.with_suffix(".found")
     found: list[str] = []
-    for layer in reversed([layer for layer in layers if "tar" in layer.media_type]):
-        blob, inner = destination.with_suffix(".layer"), destination.with_suffix(".found")
-        await _save_blob(place, layer, blob, allowance)
-        fresh = await asyncio.to_thread(extract_file, blob, _not_yet(place, found), inner, limits)
-        blob.unlink()
+    for layer in reversed(_searched(artifact.layers, wanted)):
+        blob = await _keep_blob(artifact, layer, destination.parent, allowance)
+        fresh = await asyncio.to_thread(extract_file, blob, _not_yet(wanted, found), inner, limits)
         if fresh and not found:
             inner.replace(destination)
+        inner.unlink(missing_ok=True)
         found += fresh
-        if found and place.path:
+        if found and wanted.path:
             break  # a file of a lower layer would be hidden by this one
     if not found:
-        what = f"no file {place.path!r}" if place.path else f"no {place.suffix} file"
-        raise fail(Reason.SOURCE_INVALID, f"{place.reference} holds {what}.")
-    _check_single(place, found)
-    return await asyncio.to_thread(describe, destination)
+        raise fail(Reason.SOURCE_INVALID, f"{artifact.reference} holds {wanted}.")
+    _check_single(artifact, found)
+    return await asyncio.to_thread(describe, destination, found[0])
 
 
-def _not_yet(place: _Place, found: Sequence[str]) -> Callable[[str], bool]:
+def _searched(layers: Sequence[Descriptor], wanted: _Wanted) -> list[Descriptor]:
+    tars = [layer for layer in layers if _TAR.search(layer.media_type) and not file_of(layer)]
+    return [layer for layer in tars if wanted.path or not _NO_MODEL.search(layer.media_type)]
+
+
+def _not_yet(wanted: _Wanted, found: Sequence[str]) -> Callable[[str], bool]:
     known = frozenset(found)
-    return lambda path: place.wanted(path) and path not in known
+    return lambda path: wanted(path) and path not in known
 
 
-def _check_single(place: _Place, paths: Sequence[str]) -> None:
+def _check_single(artifact: _Artifact, paths: Sequence[str]) -> None:
     if len(paths) > 1:
         shown = ", ".join(sorted(paths)[:5])
         raise fail(
             Reason.SOURCE_INVALID,
-            f"{place.reference} holds {len(paths)} files that could be meant ({shown}): name one by `path`.",
+            f"{artifact.reference} holds {len(paths)} files that could be meant ({shown}): "
+            "name one by `path`.",
         )
 
 
+async def _keep_blob(artifact: _Artifact, layer: Descriptor, folder: Path, allowance: Allowance) -> Path:
+    """Fetch a layer once for all files that are looked for in it."""
+    if layer.digest not in artifact.kept:
+        path = folder / f"layer-{len(artifact.kept)}"
+        artifact.kept[layer.digest] = path
+        await _save_blob(artifact, layer, path, allowance)
+    return artifact.kept[layer.digest]
+
+
 async def _save_blob(
-    place: _Place, layer: Descriptor, destination: Path, allowance: Allowance
-) -> FetchedFile:
+    artifact: _Artifact, layer: Descriptor, destination: Path, allowance: Allowance
+) -> SourceFile:
     check_size(layer.size, allowance.max_bytes)
-    async with aclosing(place.client.open_blob(place.reference, layer)) as chunks:
+    async with aclosing(artifact.client.open_blob(artifact.reference, layer)) as chunks:
         return await save(chunks, destination, layer.size, allowance)
+
+
+@contextmanager
+def _in_words(reference: Reference) -> Iterator[None]:
+    try:
+        yield
+    except (errors.RegistryError, ForbiddenAddress, aiohttp.ClientError) as error:
+        raise _failure(reference, error) from error
+    except (InvalidImage, InvalidDescriptor, InvalidArchive) as error:
+        raise fail(Reason.SOURCE_INVALID, f"{reference}: {error}") from error
 
 
 def _failure(reference: Reference, error: Exception) -> BuildError:
