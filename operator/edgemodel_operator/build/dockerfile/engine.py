@@ -237,7 +237,11 @@ class Engine:
     @contextmanager
     def _speaking(self) -> Iterator[None]:
         with _words_for(self._platform, self._url):
-            yield
+            try:
+                yield
+            finally:
+                if self._answer is not None:
+                    self._answer.close()  # it may not have been read to its end
 
 
 @contextmanager

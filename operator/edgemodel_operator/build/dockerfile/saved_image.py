@@ -136,8 +136,9 @@ def _blob(digest: str) -> str:
 
 
 def _json(open_file: _Open, name: str) -> Any:
+    body = _read(open_file, name)
     try:
-        return json.loads(_read(open_file, name))
+        return json.loads(body)
     except (ValueError, RecursionError) as error:
         raise InvalidImage(f"The file {name} of the builder's image is not JSON.") from error
 
