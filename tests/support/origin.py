@@ -13,8 +13,8 @@ from edgemodel_operator.build.request import BuildRequest
 from edgemodel_operator.build.runtime import RuntimeChild
 from edgemodel_operator.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
 from edgemodel_operator.oci.image import Image, RuntimeSettings, make_image, make_index
+from edgemodel_operator.oci.image_store import ImageStore
 from edgemodel_operator.oci.reference import Reference
-from edgemodel_operator.oci.registry import RegistryClient
 from support.build import make_request
 from support.images import AMD64, ARM64, make_layer
 
@@ -56,7 +56,7 @@ def make_runtime(packages: Sequence[Package] | None = PACKAGES) -> tuple[Runtime
     )
 
 
-async def push_runtime(client: RegistryClient, ref: Reference) -> Descriptor:
+async def push_runtime(client: ImageStore, ref: Reference) -> Descriptor:
     """Push a runtime image of two platforms that says what it holds."""
     children = []
     for platform in (AMD64, ARM64):

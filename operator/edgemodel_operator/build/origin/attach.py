@@ -30,13 +30,16 @@ from edgemodel_operator.build.publish import Destination, registry_failure
 from edgemodel_operator.build.request import BuildRequest
 from edgemodel_operator.build.runtime import RuntimeChild
 from edgemodel_operator.oci.descriptor import OCI_EMPTY, OCI_MANIFEST, Descriptor, Platform, canonical_json
-from edgemodel_operator.oci.errors import RegistryError
+from edgemodel_operator.oci.errors import NotFound, ProtocolError, RegistryError
 from edgemodel_operator.oci.image_store import ImageStore
 from edgemodel_operator.oci.reference import Reference
 
 _EMPTY = b"{}"
 _MOST = 1000
 """Referrers of one image: a longer list is nobody's."""
+
+_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""Between two attempts to attach a document (seconds)."""
 
 _TITLES = {
     SPDX_TYPE: "sbom.spdx.json",
@@ -170,7 +173,23 @@ async def _attach_all(
     for document in documents:
         there = target.with_digest(document.descriptor.digest)
         if document.descriptor.digest not in listed or await store.head_manifest(there) is None:
+            await _attach_again(store, target, document)
+
+
+async def _attach_again(store: ImageStore, target: Reference, document: Document) -> None:
+    """Attach one document, more than once if need be.
+
+    docker-registry calls blobs and manifests unknown that it has just taken, while others push to the same
+    repository.
+    """
+    for pause in _PAUSES:
+        try:
             await _attach(store, target, document)
+        except (NotFound, ProtocolError):
+            await asyncio.sleep(pause)
+        else:
+            return
+    await _attach(store, target, document)
 
 
 async def _attach(store: ImageStore, target: Reference, document: Document) -> None:
