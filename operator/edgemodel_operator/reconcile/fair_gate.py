@@ -44,19 +44,25 @@ class FairGate:
             raise
 
     def _leave(self) -> None:
-        if not self._waiting:
-            self._free += 1
-            return
+        while self._waiting:
+            turn = self._next()
+            if not turn.done():  # who was cancelled a moment ago may not have run yet to say so
+                turn.set_result(None)
+                return
+        self._free += 1
+
+    def _next(self) -> asyncio.Future[None]:
         namespace, turns = next(iter(self._waiting.items()))
         turn = turns.popleft()
         if turns:
             self._waiting.move_to_end(namespace)
         else:
             del self._waiting[namespace]
-        turn.set_result(None)
+        return turn
 
     def _forget(self, namespace: str, turn: asyncio.Future[None]) -> None:
-        turns = self._waiting[namespace]
-        turns.remove(turn)
-        if not turns:
-            del self._waiting[namespace]
+        turns = self._waiting.get(namespace, deque())
+        if turn in turns:
+            turns.remove(turn)
+            if not turns:
+                del self._waiting[namespace]
