@@ -1,37 +1,39 @@
-"""The image of a model: its layer on top of the runtime image of every platform, and the index over them.
+"""The image of a model: its layers on top of the runtime image of every platform, and the index over them.
 
-Pure but for the layer file: which bytes an image has is decided here, where they go is `publish`'s business.
+Pure: which bytes an image has is decided here, where they go is `publish`'s business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgemodel_operator.api.edgemodel_status import ModelReport
 from edgemodel_operator.build.failures import Reason, fail
-from edgemodel_operator.build.layout import ModelFacts, make_annotations, model_entries
+from edgemodel_operator.build.layers import WrittenLayer
+from edgemodel_operator.build.layout import ModelFacts, index_annotations, make_annotations
 from edgemodel_operator.build.runtime import RuntimeChild
-from edgemodel_operator.build.sources.download import FetchedFile
 from edgemodel_operator.oci.descriptor import OCI_INDEX, Descriptor, Platform
 from edgemodel_operator.oci.image import Image, InvalidImage, graft, make_index
-from edgemodel_operator.oci.layer import Layer, write_layer
 
 
 @dataclass(frozen=True)
 class GraftedChild:
-    """The image of one platform, and the layers of the runtime that it stands on."""
+    """The image of one platform, and the runtime that it stands on."""
 
     platform: Platform
     image: Image
     runtime_layers: tuple[Descriptor, ...]
+    runtime_blobs: Mapping[str, Path]
+    """The layers of the runtime that no registry has yet, by digest."""
 
 
 @dataclass(frozen=True)
 class GraftedImage:
-    """Everything to push: the layer that all platforms share, the children, the index."""
+    """Everything to push: the layers that all platforms share, the children, the index."""
 
-    layer: Layer
+    layers: tuple[WrittenLayer, ...]
     children: tuple[GraftedChild, ...]
     index: bytes
 
@@ -41,32 +43,35 @@ class GraftedImage:
         return Descriptor.of(OCI_INDEX, self.index)
 
 
-def write_model_layer(facts: ModelFacts, files: Sequence[FetchedFile], destination: Path) -> Layer:
-    """Write the model layer to a file and describe it; the model's files in the facts' order. Blocking."""
-    with destination.open("wb") as out:
-        return write_layer(model_entries(facts, [file.path for file in files]), out)
+@dataclass(frozen=True)
+class Runtime:
+    """The runtime image: its digest, which stands for all of it, and its children."""
+
+    digest: str
+    children: Sequence[RuntimeChild]
 
 
 def graft_image(
-    facts: ModelFacts, runtime_digest: str, runtime: Sequence[RuntimeChild], layer: Layer
+    facts: ModelFacts, report: ModelReport, runtime: Runtime, layers: Sequence[WrittenLayer]
 ) -> GraftedImage:
     """Give the image of a model; the same arguments give the same bytes.
 
-    Raises BuildError(RuntimeImageInvalid) when a runtime image is inconsistent.
+    Raises BuildError(RuntimeImageInvalid) when a runtime image is inconsistent, or has too many layers.
     """
-    children = tuple(_graft_child(facts, child, layer) for child in runtime)
+    children = tuple(_graft_child(facts, child, layers) for child in runtime.children)
     index = make_index(
-        [child.image.descriptor for child in children], make_annotations(facts, runtime_digest)
+        [child.image.descriptor for child in children], index_annotations(facts, runtime.digest, report)
     )
-    return GraftedImage(layer, children, index)
+    return GraftedImage(tuple(layers), children, index)
 
 
-def _graft_child(facts: ModelFacts, child: RuntimeChild, layer: Layer) -> GraftedChild:
+def _graft_child(facts: ModelFacts, child: RuntimeChild, layers: Sequence[WrittenLayer]) -> GraftedChild:
     labels = make_annotations(facts, child.digest)
+    on_top = [written.layer for written in layers]
     try:
-        image = graft(child.manifest, child.config, [layer], labels=labels, annotations=labels)
+        image = graft(child.manifest, child.config, on_top, labels=labels, annotations=labels)
     except InvalidImage as error:
         raise fail(
             Reason.RUNTIME_IMAGE_INVALID, f"The runtime image for {child.platform} cannot be used: {error}"
         ) from error
-    return GraftedChild(child.platform, image, child.layers)
+    return GraftedChild(child.platform, image, child.layers, child.blobs)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 from edgemodel_operator.api.edgemodel_status import ModelFile
 from edgemodel_operator.build.addresses import AddressPolicy
 from edgemodel_operator.build.failures import Reason, Step, fail
-from edgemodel_operator.build.graft import graft_image, write_model_layer
+from edgemodel_operator.build.graft import Runtime, graft_image
 from edgemodel_operator.build.inspection import inspect_model
-from edgemodel_operator.build.layout import ModelFacts
+from edgemodel_operator.build.layers import write_layers
+from edgemodel_operator.build.layout import COMPRESSORS, ModelFacts, layer_entries
 from edgemodel_operator.build.publish import Destination, Publisher, registry_failure
 from edgemodel_operator.build.report import Reporter
 from edgemodel_operator.build.request import BuildRequest, BuildResult
 from edgemodel_operator.build.runtime import read_runtime
 from edgemodel_operator.build.sources import fetch_source
+from edgemodel_operator.build.sources.access import SourceAccess
 from edgemodel_operator.build.sources.download import Allowance
+from edgemodel_operator.build.sources.wanted import wanted_files
+from edgemodel_operator.build.split import split_model
 from edgemodel_operator.core.build_key import build_key, index_tag
 from edgemodel_operator.oci.errors import RegistryError
 from edgemodel_operator.oci.image_store import AnyStore, ImageStore
@@ -45,21 +48,21 @@ async def build_image(request: BuildRequest, work: Path, reporter: Reporter) -> 
             runtime = await read_runtime(store, destination.runtime, platforms)
             await _reach(destination, request.build_key)
         with reporter.step(Step.DOWNLOAD):
-            files = await fetch_source(request, work, allowance)
-        inputs = request.inputs([file.sha256 for file in files])
-        facts = ModelFacts(request.model_name, request.model, build_key(inputs))
+            source, want = request.source, wanted_files(request.model)
+            fetched = await fetch_source(source, want, work, allowance, _access(request))
+        inputs = request.inputs([file.sha256 for file in fetched.fetched])
+        facts = ModelFacts(request.model_name, request.model, fetched.files[0].sha256, build_key(inputs))
         with reporter.step(Step.INSPECT):
-            named = tuple(
-                ModelFile(name=file.path.name, sha256=file.sha256, size=file.size) for file in files
-            )
-            found = await inspect_model(request.model.format, files[0].path, named)
+            parts = await split_model(request.model.format, fetched.files, request.image.sharding, work)
+            found = await inspect_model(request.model.format, parts.skeleton, parts.pieces)
         with reporter.step(Step.ASSEMBLE):
-            layer_file = work / "layer.tar.zst"
-            layer = await asyncio.to_thread(write_model_layer, facts, files, layer_file)
-            image = graft_image(facts, inputs.runtime_digest, runtime, layer)
+            compressor = COMPRESSORS[request.image.compression]
+            layers = await write_layers(layer_entries(facts, parts), compressor, work)
+            image = graft_image(facts, found, Runtime(inputs.runtime_digest, runtime), layers)
         with reporter.step(Step.PUSH):
             publisher = Publisher(destination, reporter.bytes)
-            await publisher.publish(image, layer_file, facts.build_key)
+            await publisher.publish(image, facts.build_key)
+    named = tuple(ModelFile(name=file.name, sha256=file.sha256, size=file.size) for file in fetched.fetched)
     report = found.model_copy(update={"files": named})
     digest = image.descriptor.digest
     return BuildResult(
@@ -88,6 +91,11 @@ def _allowance(request: BuildRequest, reporter: Reporter) -> Allowance:
     except ValueError as error:
         raise fail(Reason.INVALID_REQUEST, f"The networks of sources are malformed: {error}") from error
     return Allowance(policy, limits.max_bytes, limits.timeout_seconds, on_bytes=reporter.bytes)
+
+
+def _access(request: BuildRequest) -> SourceAccess:
+    configured = frozenset({*request.plain_http, request.runtime_reference.registry})
+    return SourceAccess(logins=request.logins(), plain_http=request.plain_http, configured=configured)
 
 
 def _destination(request: BuildRequest, store: ImageStore) -> Destination:

@@ -1,8 +1,9 @@
 """Bringing a grafted image into its repository, in an order that never shows anything incomplete.
 
-1. blobs: the model layer, then for each platform the runtime's layers and the configuration
-2. the image of each platform, under its own tag
-3. the index, under the tag of the build key: from now on the image can be found
+1. blobs: the model's layers, the runtime's layers, and the configuration of each platform
+2. a question for each of them, since a registry may have lost what it took a moment ago
+3. the image of each platform, under its own tag
+4. the index, under the tag of the build key: from now on the image can be found
 
 A crash between any two requests leaves blobs that the registry's garbage collection removes, or platform
 images that are complete in themselves; the next build goes on where this one ended.
@@ -10,13 +11,13 @@ images that are complete in themselves; the next build goes on where this one en
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from pathlib import Path
 
 from edgemodel_operator.build.failures import BuildError, Reason, fail
-from edgemodel_operator.build.graft import GraftedChild, GraftedImage
+from edgemodel_operator.build.graft import GraftedImage
 from edgemodel_operator.core.build_key import child_tag, index_tag
 from edgemodel_operator.oci import errors
 from edgemodel_operator.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
@@ -40,6 +41,19 @@ class Destination:
         return self.runtime.repository if self.runtime.registry == self.target.registry else None
 
 
+_AT_ONCE = 3
+"""Blobs on their way at the same time: enough to hide the round trips, too few to crowd a registry."""
+
+
+@dataclass(frozen=True)
+class _Blob:
+    """A blob of the image: its content, and a repository from which the registry may take it itself."""
+
+    descriptor: Descriptor
+    source: BlobSource
+    mount_from: str | None = None
+
+
 class Publisher:
     """Pushes one image; `sent` counts the blob bytes that really went over the wire."""
 
@@ -49,29 +63,45 @@ class Publisher:
         self._total = 0
         self.sent = 0
 
-    async def publish(self, image: GraftedImage, layer_file: Path, build_key: str) -> None:
-        """Push the image whose model layer lies in `layer_file`. Raises BuildError."""
-        runtime = {layer.digest: layer for child in image.children for layer in child.runtime_layers}
-        self._total = image.layer.descriptor.size + sum(layer.size for layer in runtime.values())
+    async def publish(self, image: GraftedImage, build_key: str) -> None:
+        """Push the image and all that it consists of. Raises BuildError."""
+        blobs = list(self._blobs(image))
+        self._total = sum(blob.descriptor.size for blob in blobs)
         try:
-            await self._put(image.layer.descriptor, local_source(layer_file))
-            for layer in runtime.values():
-                await self._put(layer, self._from_runtime(layer), mount_from=self._to.mount_from)
+            await _for_each(self._put, blobs)
+            await _for_each(self._confirm, blobs)
             for child in image.children:
-                await self._publish_child(child, build_key)
+                tagged = self._to.target.with_tag(child_tag(build_key, str(child.platform)))
+                await self._to.client.put_manifest(tagged, child.image.manifest, OCI_MANIFEST)
             tagged = self._to.target.with_tag(index_tag(build_key))
             await self._to.client.put_manifest(tagged, image.index, OCI_INDEX)
         except errors.RegistryError as error:
             raise registry_failure(self._to, error) from error
 
-    async def _publish_child(self, child: GraftedChild, build_key: str) -> None:
-        config = child.image.config
-        await self._to.client.put_blob(self._to.target, config, child.image.config_descriptor)
-        tagged = self._to.target.with_tag(child_tag(build_key, str(child.platform)))
-        await self._to.client.put_manifest(tagged, child.image.manifest, OCI_MANIFEST)
+    def _blobs(self, image: GraftedImage) -> Iterator[_Blob]:
+        """Give every blob once: the model's first, since they are what the image is made for."""
+        for written in image.layers:
+            yield _Blob(written.layer.descriptor, local_source(written.blob))
+        local = {digest: path for child in image.children for digest, path in child.runtime_blobs.items()}
+        for layer in {
+            layer.digest: layer for child in image.children for layer in child.runtime_layers
+        }.values():
+            if layer.digest in local:
+                yield _Blob(layer, local_source(local[layer.digest]))
+            else:
+                yield _Blob(layer, self._from_runtime(layer), self._to.mount_from)
+        for child in image.children:
+            yield _Blob(child.image.config_descriptor, local_source(child.image.config))
 
-    async def _put(self, blob: Descriptor, source: BlobSource, *, mount_from: str | None = None) -> None:
-        await self._to.client.put_blob(self._to.target, self._counted(source), blob, mount_from=mount_from)
+    async def _put(self, blob: _Blob) -> None:
+        await self._to.client.put_blob(
+            self._to.target, self._counted(blob.source), blob.descriptor, mount_from=blob.mount_from
+        )
+
+    async def _confirm(self, blob: _Blob) -> None:
+        digest = blob.descriptor.digest
+        if not await self._to.client.blob_exists(self._to.target, digest):
+            raise errors.NotFound(f"{self._to.target.registry} took {digest} and has lost it since.")
 
     def _counted(self, source: BlobSource) -> BlobSource:
         async def read(offset: int) -> AsyncGenerator[bytes, None]:
@@ -93,6 +123,29 @@ class Publisher:
                     skip = max(0, skip - len(chunk))
 
         return read
+
+
+async def _for_each(do: Callable[[_Blob], Awaitable[None]], blobs: Sequence[_Blob]) -> None:
+    """Do something with every blob, a few at a time; raises the first error, after the others have ended."""
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(blob: _Blob) -> None:
+        async with gate:
+            await do(blob)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for blob in blobs:
+                group.create_task(one(blob))
+    except* Exception as failed:
+        raise _first(failed) from None
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def registry_failure(to: Destination, error: errors.RegistryError) -> BuildError:

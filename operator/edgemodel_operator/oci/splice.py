@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+from bisect import bisect_right
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,10 +38,34 @@ class Spliced:
     @property
     def size(self) -> int:
         """How many bytes it has."""
-        return sum(len(piece) for piece in self.pieces)
+        return self._ends[-1] if self._ends else 0
+
+    def stretch(self, offset: int, length: int) -> Spliced:
+        """Give the bytes from `offset` on; raises ValueError when they are not all within the content."""
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise ValueError(f"{length} bytes at {offset} are beyond the end of {self.size} bytes")
+        found: list[Slice | bytes] = []
+        index = bisect_right(self._ends, offset)
+        while length:
+            piece = self.pieces[index]
+            skipped = offset - (self._ends[index] - len(piece))
+            part = _cut(piece, skipped, min(length, len(piece) - skipped))
+            found.append(part)
+            offset, length, index = offset + len(part), length - len(part), index + 1
+        return Spliced(tuple(found))
+
+    @cached_property
+    def _ends(self) -> tuple[int, ...]:
+        return tuple(accumulate(len(piece) for piece in self.pieces))
 
 
-Content = bytes | Path | Spliced
+def _cut(piece: Slice | bytes, offset: int, length: int) -> Slice | bytes:
+    if isinstance(piece, bytes):
+        return piece[offset : offset + length]
+    return Slice(piece.path, piece.offset + offset, length)
+
+
+Content = bytes | Path | Slice | Spliced
 
 
 def size_of(content: Content) -> int:
@@ -47,6 +75,8 @@ def size_of(content: Content) -> int:
             return len(content)
         case Path():
             return content.stat().st_size
+        case Slice():
+            return content.length
         case Spliced():
             return content.size
 
@@ -63,6 +93,8 @@ def read_chunks(content: Content) -> Generator[bytes, None, None]:
             with content.open("rb", buffering=0) as file:
                 while chunk := file.read(_PIECE_BYTES):
                     yield chunk
+        case Slice():
+            yield from _read_pieces(Spliced((content,)))
         case Spliced():
             yield from _read_pieces(content)
 
@@ -74,7 +106,7 @@ def open_content(content: Content) -> BinaryIO:
             return io.BytesIO(content)
         case Path():
             return content.open("rb")
-        case Spliced():
+        case Slice() | Spliced():
             return io.BufferedReader(_SplicedReader(read_chunks(content)), _PIECE_BYTES)
 
 
@@ -134,3 +166,23 @@ def _read_slice(file: BinaryIO, piece: Slice) -> Iterator[bytes]:
             raise OSError(f"{piece.path} ends before byte {piece.offset + piece.length}.")
         yield chunk
         left -= len(chunk)
+
+
+def hash_content(content: Content) -> tuple[str, int]:
+    """Give the SHA-256 (hex) and the size (bytes) of the content."""
+    digest, size = hashlib.sha256(), 0
+    for chunk in read_chunks(content):
+        digest.update(chunk)
+        size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def write_content(content: Content, destination: Path) -> tuple[str, int]:
+    """Write the content to a file; gives its SHA-256 (hex) and its size (bytes)."""
+    digest, size = hashlib.sha256(), 0
+    with destination.open("wb") as out:
+        for chunk in read_chunks(content):
+            out.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
