@@ -16,7 +16,7 @@ MAX_NAME_BYTES = 1024
 _IGNORED = frozenset({"__MACOSX", ".DS_Store"})
 
 
-class InvalidName(ValueError):  # noqa: N818 - reads as the fact it states
+class InvalidName(Exception):  # noqa: N818 - reads as the fact it states
     """A name is refused; the message is a sentence."""
 
 

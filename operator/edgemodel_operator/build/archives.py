@@ -10,8 +10,10 @@ from __future__ import annotations
 import errno
 import gzip
 import io
+import struct
 import tarfile
 import time
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -40,6 +42,9 @@ _BROKEN = (
     ValueError,
     OverflowError,
     RecursionError,
+    NotImplementedError,
+    struct.error,
+    zipfile.BadZipFile,
 )
 _EXTENSIONS = frozenset(
     {

@@ -124,8 +124,9 @@ def _unpack_zip(archive: Path, target: _Target, limits: UnpackLimits) -> None:
     budget = Budget(limits)
     with open_zip(archive, limits.max_files) as (reader, entries):
         for entry in entries:
-            path = target.name(entry.orig_filename, folder=entry.is_dir())
-            if path is None or entry.is_dir():
+            folder = entry.orig_filename.endswith("/")  # the library's own name ends at a NUL
+            path = target.name(entry.orig_filename, folder=folder)
+            if path is None or folder:
                 continue
             with reader.open(entry) as content:
                 target.write(path, Budgeted(content, budget), entry.file_size)
