@@ -95,7 +95,14 @@ def _allowance(request: BuildRequest, reporter: Reporter) -> Allowance:
 
 def _access(request: BuildRequest) -> SourceAccess:
     configured = frozenset({*request.plain_http, request.runtime_reference.registry})
-    return SourceAccess(logins=request.logins(), plain_http=request.plain_http, configured=configured)
+    return SourceAccess(
+        logins=request.logins(),
+        plain_http=request.plain_http,
+        configured=configured,
+        secret=request.source_fields() if request.source_secret else None,
+        volume=Path(request.volume) if request.volume else None,
+        config_map=request.config_entries(),
+    )
 
 
 def _destination(request: BuildRequest, store: ImageStore) -> Destination:
