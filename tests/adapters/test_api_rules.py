@@ -87,6 +87,16 @@ REFUSED: dict[str, tuple[str, str, Any, str]] = {
         "Docker",
         "`builder: Docker` and `builder: Buildah` need a `dockerfile`, `builder: Graft` takes none",
     ),
+    "context of unknown content": (
+        "EdgeModel",
+        "image",
+        {
+            "repository": REPOSITORY,
+            "builder": "Docker",
+            "dockerfile": {"context": {"http": {"url": HTTP["url"]}, "archive": {}}},
+        },
+        "the context of a Dockerfile comes from `http`, `s3` or `oci`, and needs its `sha256`",
+    ),
     "context that is no archive": (
         "EdgeModel",
         "image",

@@ -19,6 +19,10 @@ class PlatformName(StrEnum):
     LINUX_ARM64 = "linux/arm64"
 
 
+CONTEXT_KINDS = ("http", "s3", "oci")
+"""Where the context of a Dockerfile may come from."""
+
+
 class Builder(StrEnum):
     """What makes the runtime below the model."""
 
@@ -77,6 +81,14 @@ class ImageSpec(Schema):
                 "!has(self.dockerfile) || has(self.dockerfile.context.archive)",
                 "the context of a Dockerfile is an archive: add `archive: {}` beside its source",
             ),
+            (
+                "!has(self.dockerfile) || "
+                + " || ".join(
+                    f"(has(self.dockerfile.context.{kind}) && has(self.dockerfile.context.{kind}.sha256))"
+                    for kind in CONTEXT_KINDS
+                ),
+                "the context of a Dockerfile comes from `http`, `s3` or `oci`, and needs its `sha256`",
+            ),
         )
     )
 
@@ -126,4 +138,7 @@ class ImageSpec(Schema):
             )
         if self.dockerfile is not None and self.dockerfile.context.archive is None:
             raise ValueError("the context of a Dockerfile is an archive: add `archive: {}` beside its source")
+        context = self.dockerfile.context if self.dockerfile is not None else None
+        if context is not None and (context.kind not in CONTEXT_KINDS or not all(context.digests)):
+            raise ValueError("the context of a Dockerfile comes from http, s3 or oci, and needs its sha256")
         return self

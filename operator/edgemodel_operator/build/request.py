@@ -10,8 +10,8 @@ from pydantic import ConfigDict, Field, SecretStr, SerializationInfo, field_seri
 
 from edgemodel_operator.api.base import Schema
 from edgemodel_operator.api.edgemodel_status import ModelReport
-from edgemodel_operator.api.image import ImageSpec
-from edgemodel_operator.api.model import ModelSpec
+from edgemodel_operator.api.image import ImageSpec, Sharding
+from edgemodel_operator.api.model import Conversion, ModelSpec
 from edgemodel_operator.api.source import Source
 from edgemodel_operator.build.failures import Step
 from edgemodel_operator.build.layout import ASSEMBLER, COMPRESSORS
@@ -21,7 +21,7 @@ from edgemodel_operator.oci.auth import Credential
 from edgemodel_operator.oci.descriptor import canonical_json
 from edgemodel_operator.oci.image_layout import parse_location
 from edgemodel_operator.oci.reference import Reference
-from edgemodel_operator.settings import SourceSettings
+from edgemodel_operator.settings import DockerSettings, SourceSettings
 
 REVEAL = "reveal"
 """Key of the serialization context under which passwords are written out: only for the worker's stdin."""
@@ -68,6 +68,10 @@ class BuildRequest(Schema):
     """The fields of the Secret that the source names, in base64."""
     config_map: Annotated[dict[str, str], Field(repr=False, default_factory=dict)]
     """The entries of the ConfigMap that the source names, in base64."""
+    context_secret: Annotated[dict[str, SecretStr], Field(repr=False, default_factory=dict)]
+    """The fields of the Secret that the source of the Dockerfile's context names, in base64."""
+    docker: DockerSettings = DockerSettings()
+    """The engines that build Dockerfiles."""
     volume: str = ""
     """The folder where the volume of a `pvc` source is mounted; empty: none is."""
     plain_http: tuple[str, ...] = ()
@@ -77,7 +81,7 @@ class BuildRequest(Schema):
     source_limits: SourceSettings = SourceSettings()
     """What the source may do."""
 
-    @field_serializer("source_secret", when_used="json")
+    @field_serializer("source_secret", "context_secret", when_used="json")
     def _write_secret(self, fields: dict[str, SecretStr], info: SerializationInfo) -> dict[str, str]:
         return {name: _reveal(value, info) for name, value in fields.items()}
 
@@ -95,6 +99,9 @@ class BuildRequest(Schema):
             compressor=COMPRESSORS[self.image.compression].id,
             weights_sha256="".join(digests[1:]),
             preprocessing=canonical_json(pictures.to_raw()).decode() if pictures else "",
+            sharding="" if self.image.sharding is Sharding.AUTO else self.image.sharding.value,
+            conversion=_conversion(model.convert),
+            dockerfile=_dockerfile(self.image),
         )
 
     @property
@@ -132,9 +139,32 @@ class BuildRequest(Schema):
         """Give the fields of the source's Secret."""
         return {name: b64decode(value.get_secret_value()) for name, value in self.source_secret.items()}
 
+    def context_fields(self) -> dict[str, bytes]:
+        """Give the fields of the Secret of the Dockerfile's context."""
+        return {name: b64decode(value.get_secret_value()) for name, value in self.context_secret.items()}
+
     def config_entries(self) -> dict[str, bytes]:
         """Give the entries of the source's ConfigMap."""
         return {name: b64decode(value) for name, value in self.config_map.items()}
+
+
+def _conversion(conversion: Conversion | None) -> str:
+    return canonical_json(conversion.to_raw()).decode() if conversion else ""
+
+
+def _dockerfile(image: ImageSpec) -> str:
+    """Give what decides the runtime that a Dockerfile makes; where its context lies does not."""
+    if image.dockerfile is None:
+        return ""
+    context = image.dockerfile.context
+    said = {
+        "args": dict(image.dockerfile.args),
+        "builder": image.builder.value,
+        "context": context.digests[0],
+        "folder": context.archive.path if context.archive else "",
+        "path": image.dockerfile.path,
+    }
+    return canonical_json(said).decode()
 
 
 def _reveal(secret: SecretStr, info: SerializationInfo) -> str:

@@ -36,6 +36,12 @@ class BuildInputs:
     """SHA-256 of the file of the weights; empty where the format has none."""
     preprocessing: str = ""
     """What the manifest says about pictures, as canonical JSON; empty: nothing."""
+    sharding: str = ""
+    """How the weights are spread over layers; empty: as the assembler does by itself."""
+    conversion: str = ""
+    """What converts the source and how, as canonical JSON; empty: nothing does."""
+    dockerfile: str = ""
+    """What makes the runtime below the model, as canonical JSON; empty: it is taken as it was published."""
 
 
 def build_key(inputs: BuildInputs) -> str:

@@ -69,6 +69,7 @@ REFUSED: tuple[tuple[type[Schema], str, Any, str], ...] = (
     (EdgeModel, "spec.image.builder", "Docker", "need a `dockerfile`"),
     (EdgeModel, "spec.image.dockerfile", {"context": ARCHIVE}, "need a `dockerfile`"),
     (EdgeModel, "spec.image", NO_ARCHIVE, "the context of a Dockerfile is an archive"),
+    (EdgeModel, "spec.image", NO_ARCHIVE | {"dockerfile": {"context": ARCHIVE}}, "and needs its `sha256`"),
     (EdgeModel, "spec.model.format", "OpenVINO", "an OpenVINO IR is two files"),
     (EdgeModel, PICTURES, {"layout": "HW"}, "a layout without channels (NHW, HW) needs"),
     (EdgeModel, PICTURES, {"color": "GRAY", "mean": [1, 2, 3]}, "with `color: GRAY` there is one channel"),

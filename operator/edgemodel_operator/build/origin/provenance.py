@@ -33,6 +33,8 @@ OMITTED = frozenset(
         "target",
         "credentials",
         "source_secret",
+        "context_secret",
+        "docker",
         "config_map",
         "volume",
         "plain_http",
