@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from edgemodel_operator.api.source import ConfigMapSource, HttpSource, OciSource, PvcSource, S3Source, Source
@@ -15,9 +17,9 @@ from edgemodel_operator.build.sources.fetched import FetchedSource, SourceFile
 from edgemodel_operator.build.sources.files import fetch_files
 from edgemodel_operator.build.sources.http import http_files
 from edgemodel_operator.build.sources.oci import oci_files
-from edgemodel_operator.build.sources.opening import lay_down, open_archive
+from edgemodel_operator.build.sources.opening import lay_down, open_archive, open_folder
 from edgemodel_operator.build.sources.volume import volume_files
-from edgemodel_operator.build.sources.wanted import Want
+from edgemodel_operator.build.sources.wanted import ARCHIVE_SUFFIXES, Want
 
 
 async def fetch_source(
@@ -28,12 +30,32 @@ async def fetch_source(
     Where the spec gives no SHA-256 the result tells it, for the caller to pin. Raises BuildError; then the
     folder may hold parts of files, and goes with the build.
     """
+    async with _bounded(allowance):
+        if source.archive is None:
+            return lay_down(await _fetch(source, want, work, allowance, access), want, work)
+        (archive,) = await _fetch(source, want.as_archive(), work, allowance, access)
+        return await open_archive(archive, source.archive, want, work, allowance)
+
+
+async def fetch_folder(
+    source: Source, work: Path, allowance: Allowance, access: SourceAccess
+) -> dict[str, Path]:
+    """Fetch the archive of a source to the folder `work`, and give every file in it by its name.
+
+    Raises BuildError, as `fetch_source` does.
+    """
+    if source.archive is None:
+        raise ValueError("the type of the source asks for an archive")
+    async with _bounded(allowance):
+        (archive,) = await _fetch(source, Want(ARCHIVE_SUFFIXES), work, allowance, access)
+        return await open_folder(archive, source.archive, work, allowance)
+
+
+@asynccontextmanager
+async def _bounded(allowance: Allowance) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(allowance.total_seconds):
-            if source.archive is None:
-                return lay_down(await _fetch(source, want, work, allowance, access), want, work)
-            (archive,) = await _fetch(source, want.as_archive(), work, allowance, access)
-            return await open_archive(archive, source.archive, want, work, allowance)
+            yield
     except TimeoutError as error:
         raise fail(
             Reason.SOURCE_TIMEOUT, f"The source was not complete after {allowance.total_seconds:g} seconds."

@@ -55,3 +55,24 @@ def _open(
     archive.unlink()
     root = PurePosixPath(chosen[0]).parent
     return tuple(describe(folder / name, str(PurePosixPath(name).relative_to(root))) for name in chosen)
+
+
+async def open_folder(
+    fetched: SourceFile, archive: Archive, work: Path, allowance: Allowance
+) -> dict[str, Path]:
+    """Open the fetched archive and give all files below the folder that `archive` names. Raises BuildError.
+
+    Keys are paths relative to that folder.
+    """
+    deadline = time.monotonic() + allowance.total_seconds
+    limits = UnpackLimits.of(fetched.path, allowance.max_bytes, deadline)
+    try:
+        names = await asyncio.to_thread(unpack, fetched.path, work / FOLDER, limits)
+    except InvalidArchive as error:
+        raise fail(Reason.SOURCE_INVALID, str(error)) from error
+    fetched.path.unlink()
+    root = PurePosixPath(archive.path.strip("/"))
+    below = [PurePosixPath(name) for name in names if PurePosixPath(name).is_relative_to(root)]
+    if not below:
+        raise fail(Reason.SOURCE_INVALID, f"The archive holds no file below {archive.path or '.'!r}.")
+    return {str(path.relative_to(root)): work / FOLDER / path for path in sorted(below)}
