@@ -36,6 +36,10 @@ class Reason(StrEnum):
     SOURCE_DIGEST_MISMATCH = "SourceDigestMismatch"
     SOURCE_INVALID = "SourceInvalid"
     INVALID_MODEL = "InvalidModel"
+    OUTPUTS_DIFFER = "OutputsDiffer"
+    OPERATORS_NOT_SUPPORTED = "OperatorsNotSupported"
+    CONVERTER_MISSING = "ConverterMissing"
+    CONVERSION_FAILED = "ConversionFailed"
     RUNTIME_IMAGE_MISSING = "RuntimeImageMissing"
     RUNTIME_IMAGE_DENIED = "RuntimeImageDenied"
     RUNTIME_IMAGE_INVALID = "RuntimeImageInvalid"
@@ -76,6 +80,10 @@ FINAL_REASONS = frozenset(
         Reason.SOURCE_DIGEST_MISMATCH,
         Reason.SOURCE_INVALID,
         Reason.INVALID_MODEL,
+        Reason.OUTPUTS_DIFFER,
+        Reason.OPERATORS_NOT_SUPPORTED,
+        Reason.CONVERTER_MISSING,
+        Reason.CONVERSION_FAILED,
         Reason.RUNTIME_IMAGE_DENIED,
         Reason.RUNTIME_IMAGE_INVALID,
         Reason.PLATFORM_MISSING,
