@@ -13,9 +13,10 @@ import yaml
 
 from edgemodel_operator.admission.certificate_keeper import CertificateNames
 from edgemodel_operator.admission.server import PATH
+from edgemodel_operator.api.model import Origin
 from edgemodel_operator.api.names import FIELD_MANAGER, NODE_LABEL_PREFIX
 from edgemodel_operator.main import LEASE_NAME
-from edgemodel_operator.settings import Settings, load_settings
+from edgemodel_operator.settings import BuildMode, BuildSettings, Settings, load_settings
 from support.chart import CHART, NAMESPACE, HelmError, Objects, Render
 
 DIGEST = f"sha256:{'a' * 64}"
@@ -24,6 +25,14 @@ FULL: dict[str, Any] = {
     "runtimes": {"onnxruntime-cpu": f"registry.plant-a.local:5000/edgemodel/onnxruntime-cpu@{DIGEST}"},
     "registries": {"plainHttp": ["registry.plant-a.local:5000"], "credentialsSecret": "site-registry"},
     "sources": {"deniedNetworks": ["10.43.0.0/16", "fd00::/8"], "maxBytes": 8_000_000_000},
+    "builds": {
+        "mode": "Job",
+        "converters": {"Keras": f"registry.plant-a.local:5000/edgemodel/converter@{DIGEST}"},
+        "imagePullSecrets": ["site-registry"],
+        "resources": {"requests": {"cpu": 1}, "limits": {"memory": "8Gi", "cpu": 2.5}},
+        "timeoutSeconds": 7200,
+        "docker": {"engines": {"linux/amd64": "tcp://engine.plant-a.local:2376"}, "tlsSecret": "engine-tls"},
+    },
     "signing": {"secretName": "line-key"},
     "trustPolicySecrets": ["public-a", "public-b"],
     "modelNamespaces": ["plant-a", {"name": "plant-b", "secrets": ["site-registry"]}],
@@ -48,6 +57,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "runtimes": None,
         "modelNamespaces": None,
         "acceleratorClasses": None,
+        "builds": {"converters": None, "resources": None, "imagePullSecrets": None},
     },
     "nothing optional": {
         "trustPolicySecrets": [],
@@ -77,6 +87,32 @@ def test_the_programs_accept_the_configuration(
         assert settings.sources.max_bytes == 8_000_000_000
         assert settings.registries.credentials_secret == "site-registry"
         assert settings.registries.plain_http == ("registry.plant-a.local:5000",)
+
+
+def test_builds_are_configured_as_the_values_say(render: Render, tmp_path: Path) -> None:
+    builds = rendered_settings(render(FULL), tmp_path).builds
+    assert builds.mode is BuildMode.JOB
+    assert builds.image == f"registry.example.com/edgemodel/operator@{DIGEST}"
+    assert builds.converters == {Origin.KERAS: FULL["builds"]["converters"]["Keras"]}
+    assert builds.resources.limits == {"memory": "8Gi", "cpu": "2.5"}
+    assert (builds.resources.requests["cpu"], builds.timeout_seconds) == ("1", 7200)
+    assert builds.docker.engines == FULL["builds"]["docker"]["engines"]
+    # What the chart says by default is what the programs take without it.
+    plain = rendered_settings(render(), tmp_path).builds
+    assert plain == BuildSettings()
+
+
+def test_the_certificates_for_docker_engines_are_mounted_in_the_operator_alone(render: Render) -> None:
+    objects = render(FULL)
+    operator = objects["Deployment", "edgemodel-operator"]["spec"]["template"]["spec"]
+    assert {"name": "docker", "secret": {"secretName": "engine-tls", "defaultMode": 0o440}} in operator[
+        "volumes"
+    ]
+    (mount,) = [item for item in operator["containers"][0]["volumeMounts"] if item["name"] == "docker"]
+    config = yaml.safe_load(objects["ConfigMap", "edgemodel-config"]["data"]["config.yaml"])
+    assert mount["mountPath"] == config["builds"]["docker"]["tlsSecretDir"]
+    admission = objects["Deployment", "edgemodel-admission"]["spec"]["template"]["spec"]
+    assert "docker" not in {volume["name"] for volume in admission["volumes"]}
 
 
 def rendered_settings(objects: Objects, folder: Path) -> Settings:
@@ -258,6 +294,19 @@ def test_secrets_of_models_are_readable_in_the_named_namespaces_only(render: Ren
     ]
 
 
+def test_jobs_may_be_run_in_the_named_namespaces_only(render: Render) -> None:
+    objects = render(FULL)
+    for namespace in ("plant-a", "plant-b"):
+        assert rules(objects, "Role", f"{namespace}/edgemodel-operator-builds") == {
+            *((verb, "batch/jobs", ()) for verb in ("get", "list", "create", "delete")),
+            ("get", "/pods/log", ()),
+            ("list", "/events", ()),
+        }
+    everywhere = {what for _, what, _ in rules(objects, "ClusterRole", "edgemodel-operator")}
+    assert not everywhere & {"batch/jobs", "/pods/log"}
+    assert not [name for kind, name in render() if kind == "Role" and "builds" in name]
+
+
 def test_every_binding_points_to_a_role_and_an_account_that_exist(render: Render) -> None:
     objects = render(FULL)
     for (kind, name), document in objects.items():
@@ -377,6 +426,10 @@ def test_the_crds_are_templates_and_stay_when_the_chart_goes(objects: Objects) -
         ({"modelNamespaces": [{"name": "plant-b", "secrets": []}]}, "modelNamespaces"),
         ({"acceleratorClasses": [{"name": "x"}]}, "spec"),
         ({"acceleratorClasses": [{"name": "x", "spec": {"sharing": "Shared"}}]}, "runtimes"),
+        ({"builds": {"mode": "Pod"}}, "mode"),
+        ({"builds": {"converters": {"Keras": "registry.example.com/x:1"}}}, "converters"),
+        ({"builds": {"converters": {"Caffe": f"registry.example.com/x@{DIGEST}"}}}, "Caffe"),
+        ({"builds": {"docker": {"engines": {"linux/amd64": "engine:2376"}}}}, "engines"),
         ({"logLevel": "LOUD"}, "logLevel"),
         ({"operator": {"replicas": 2}}, "replicas"),
         ({"admission": {"replicas": 0}}, "replicas"),
