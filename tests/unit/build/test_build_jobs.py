@@ -618,11 +618,12 @@ async def test_what_the_api_server_refuses_is_said(
 ) -> None:
     class Refusing(FakeJobs):
         async def create(self, document: Any) -> bool:
-            raise KubeError(status, message)
+            raise KubeError(status, f"/apis/batch/v1/namespaces/plant-a/jobs: {status} {message}")
 
     with pytest.raises(SupplyError, match=words) as failed:
         await placed(Refusing()).build(supply(on_volume()), BuildAccess(), lambda *_: None)
     assert failed.value.reason == reason
+    assert "/apis/" not in str(failed.value)
     assert failed.value.step is SupplyStep.PREPARE
 
 

@@ -34,6 +34,8 @@ _CLAIM_UNBOUND = re.compile(r"unbound immediate PersistentVolumeClaims|non-exist
 _SECRET_MISSING = re.compile(r'secret "([^"]+)" not found', re.IGNORECASE)
 _CONFIG_MAP_MISSING = re.compile(r'configmap "([^"]+)" not found', re.IGNORECASE)
 _JOBS_FORBIDDEN = re.compile(r'cannot \w+ resource "(?:jobs|pods/log|events)"')
+_CALL = re.compile(r"^/\S+: \d{3} ")
+"""How an answer of the API server begins in a KubeError."""
 _QUOTA = re.compile(r"exceeded quota|failed quota")
 
 
@@ -54,6 +56,7 @@ def termination_message(seen: JobSeen) -> str:
 
 def why_refused(plan: JobPlan, message: str) -> BuildError:
     """Say why the API server does not take the Job, or the Job controller gets no pod."""
+    message = _CALL.sub("", message)
     if _JOBS_FORBIDDEN.search(message):
         return _fail(
             Reason.JOB_REFUSED,
