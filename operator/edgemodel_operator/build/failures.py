@@ -12,14 +12,20 @@ class Step(StrEnum):
 
     RESOLVE = "Resolve"
     """Read the runtime image; look for an image that exists under the build key."""
+    DOCKERFILE = "Dockerfile"
+    """Have the runtime image made from the user's Dockerfile; only where there is one."""
     DOWNLOAD = "Download"
     """Fetch the model file and compare its SHA-256."""
     INSPECT = "Inspect"
     """Tell whether the file is a model of its format."""
+    CONVERT = "Convert"
+    """Turn the files into the format that is served; only where that is asked."""
     ASSEMBLE = "Assemble"
     """Write the model layer."""
     PUSH = "Push"
     """Bring blobs, platform images and at last the index to the repository."""
+    DESCRIBE = "Describe"
+    """Attach bills of materials and provenance to what was pushed."""
 
 
 class Reason(StrEnum):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgemodel_operator.build.together import for_each
 from edgemodel_operator.oci.compression import Compressor
 from edgemodel_operator.oci.layer import Entry, Layer, write_layer
 
@@ -26,15 +27,12 @@ async def write_layers(
     layers: Sequence[Sequence[Entry]], compressor: Compressor, work: Path
 ) -> tuple[WrittenLayer, ...]:
     """Write each layer to a file in `work`, in order. Raises OSError."""
-    gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def write(number: int, entries: Sequence[Entry]) -> WrittenLayer:
-        async with gate:
-            return await asyncio.to_thread(_write, entries, compressor, work / f"layer-{number}")
+    async def write(numbered: tuple[int, Sequence[Entry]]) -> WrittenLayer:
+        number, entries = numbered
+        return await asyncio.to_thread(_write, entries, compressor, work / f"layer-{number}")
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(write(number, entries)) for number, entries in enumerate(layers)]
-    return tuple(task.result() for task in tasks)
+    return await for_each(write, enumerate(layers), at_once=_AT_ONCE)
 
 
 def _write(entries: Sequence[Entry], compressor: Compressor, destination: Path) -> WrittenLayer:

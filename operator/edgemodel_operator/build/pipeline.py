@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgemodel_operator import __version__
 from edgemodel_operator.api.edgemodel_status import ModelFile
 from edgemodel_operator.build.addresses import AddressPolicy
+from edgemodel_operator.build.compare.outputs import prove_outputs
+from edgemodel_operator.build.dockerfile.docker_build import PublishedRuntime
+from edgemodel_operator.build.dockerfile.from_request import runtime_of_dockerfile
 from edgemodel_operator.build.failures import Reason, Step, fail
 from edgemodel_operator.build.graft import Runtime, graft_image
 from edgemodel_operator.build.inspection import inspect_model
 from edgemodel_operator.build.layers import write_layers
 from edgemodel_operator.build.layout import COMPRESSORS, ModelFacts, layer_entries
+from edgemodel_operator.build.origin.attach import Origin, attach_origin
+from edgemodel_operator.build.origin.contents import Material, context_material
 from edgemodel_operator.build.publish import Destination, Publisher, registry_failure
 from edgemodel_operator.build.report import Reporter
 from edgemodel_operator.build.request import BuildRequest, BuildResult
@@ -20,6 +26,7 @@ from edgemodel_operator.build.sources.access import SourceAccess
 from edgemodel_operator.build.sources.download import Allowance
 from edgemodel_operator.build.sources.wanted import wanted_files
 from edgemodel_operator.build.split import split_model
+from edgemodel_operator.build.together import both
 from edgemodel_operator.core.build_key import build_key, index_tag
 from edgemodel_operator.oci.errors import RegistryError
 from edgemodel_operator.oci.image_store import AnyStore, ImageStore
@@ -47,6 +54,11 @@ async def build_image(request: BuildRequest, work: Path, reporter: Reporter) -> 
             platforms = tuple(platform.value for platform in request.image.platforms)
             runtime = await read_runtime(store, destination.runtime, platforms)
             await _reach(destination, request.build_key)
+        if request.image.dockerfile is not None:
+            with reporter.step(Step.DOCKERFILE):
+                published = PublishedRuntime(store, destination.runtime, runtime)
+                context = _context_access(request)
+                runtime = await runtime_of_dockerfile(request, published, allowance, context, work)
         with reporter.step(Step.DOWNLOAD):
             source, want = request.source, wanted_files(request.model)
             fetched = await fetch_source(source, want, work, allowance, _access(request))
@@ -57,11 +69,26 @@ async def build_image(request: BuildRequest, work: Path, reporter: Reporter) -> 
             found = await inspect_model(request.model.format, parts.skeleton, parts.pieces)
         with reporter.step(Step.ASSEMBLE):
             compressor = COMPRESSORS[request.image.compression]
-            layers = await write_layers(layer_entries(facts, parts), compressor, work)
+            layers, _ = await both(
+                write_layers(layer_entries(facts, parts), compressor, work),
+                prove_outputs(fetched.files[0].path, parts, work),
+            )
             image = graft_image(facts, found, Runtime(inputs.runtime_digest, runtime), layers)
         with reporter.step(Step.PUSH):
             publisher = Publisher(destination, reporter.bytes)
             await publisher.publish(image, facts.build_key)
+        with reporter.step(Step.DESCRIBE):
+            origin = Origin(
+                request,
+                facts.build_key,
+                runtime,
+                fetched.fetched,
+                parts.pieces,
+                found,
+                __version__,
+                _materials(request),
+            )
+            await attach_origin(destination, image, origin)
     named = tuple(ModelFile(name=file.name, sha256=file.sha256, size=file.size) for file in fetched.fetched)
     report = found.model_copy(update={"files": named})
     digest = image.descriptor.digest
@@ -93,12 +120,29 @@ def _allowance(request: BuildRequest, reporter: Reporter) -> Allowance:
     return Allowance(policy, limits.max_bytes, limits.timeout_seconds, on_bytes=reporter.bytes)
 
 
-def _access(request: BuildRequest) -> SourceAccess:
-    configured = frozenset({*request.plain_http, request.runtime_reference.registry})
+def _context_access(request: BuildRequest) -> SourceAccess:
     return SourceAccess(
         logins=request.logins(),
         plain_http=request.plain_http,
-        configured=configured,
+        configured=_configured(request),
+        secret=request.context_fields() if request.context_secret else None,
+    )
+
+
+def _materials(request: BuildRequest) -> tuple[Material, ...]:
+    dockerfile = request.image.dockerfile
+    return () if dockerfile is None else (context_material(dockerfile.context),)
+
+
+def _configured(request: BuildRequest) -> frozenset[str]:
+    return frozenset({*request.plain_http, request.runtime_reference.registry})
+
+
+def _access(request: BuildRequest) -> SourceAccess:
+    return SourceAccess(
+        logins=request.logins(),
+        plain_http=request.plain_http,
+        configured=_configured(request),
         secret=request.source_fields() if request.source_secret else None,
         volume=Path(request.volume) if request.volume else None,
         config_map=request.config_entries(),

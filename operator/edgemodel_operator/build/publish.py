@@ -11,13 +11,13 @@ images that are complete in themselves; the next build goes on where this one en
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from edgemodel_operator.build.failures import BuildError, Reason, fail
 from edgemodel_operator.build.graft import GraftedImage
+from edgemodel_operator.build.together import for_each
 from edgemodel_operator.core.build_key import child_tag, index_tag
 from edgemodel_operator.oci import errors
 from edgemodel_operator.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
@@ -68,8 +68,8 @@ class Publisher:
         blobs = list(self._blobs(image))
         self._total = sum(blob.descriptor.size for blob in blobs)
         try:
-            await _for_each(self._put, blobs)
-            await _for_each(self._confirm, blobs)
+            await for_each(self._put, blobs, at_once=_AT_ONCE)
+            await for_each(self._confirm, blobs, at_once=_AT_ONCE)
             for child in image.children:
                 tagged = self._to.target.with_tag(child_tag(build_key, str(child.platform)))
                 await self._to.client.put_manifest(tagged, child.image.manifest, OCI_MANIFEST)
@@ -123,29 +123,6 @@ class Publisher:
                     skip = max(0, skip - len(chunk))
 
         return read
-
-
-async def _for_each(do: Callable[[_Blob], Awaitable[None]], blobs: Sequence[_Blob]) -> None:
-    """Do something with every blob, a few at a time; raises the first error, after the others have ended."""
-    gate = asyncio.Semaphore(_AT_ONCE)
-
-    async def one(blob: _Blob) -> None:
-        async with gate:
-            await do(blob)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for blob in blobs:
-                group.create_task(one(blob))
-    except* Exception as failed:
-        raise _first(failed) from None
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def registry_failure(to: Destination, error: errors.RegistryError) -> BuildError:
