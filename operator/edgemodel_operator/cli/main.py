@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import base64
 import secrets
+from importlib import import_module
 from typing import Any
 
 import click
 import yaml
+from typing_extensions import override
 
 from edgemodel_operator.api.names import FIELD_MANAGER
-from edgemodel_operator.cli.build_command import build_command
 from edgemodel_operator.signing.keys import SECRET_PUBLIC_KEY, generate_key_pair, secret_data
 
+_COMMANDS = {"build": "build_command", "inspect": "inspect_command"}
+"""Commands that are loaded by name, so that one does not load the libraries of another."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class _Commands(click.Group):
+    """The commands, each of which is imported when it is asked for."""
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_COMMANDS})
+
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        name = _COMMANDS[cmd_name]
+        command: click.Command = getattr(import_module(f"edgemodel_operator.cli.{name}"), name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Work with the EdgeModel operator."""
-
-
-main.add_command(build_command)
 
 
 @main.command()
