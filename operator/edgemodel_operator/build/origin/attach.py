@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 
 from edgemodel_operator.api.edgemodel_status import ModelReport
 from edgemodel_operator.build.failures import Reason, fail
 from edgemodel_operator.build.graft import GraftedImage
 from edgemodel_operator.build.origin.contents import (
+    TOOL,
     ImageContents,
     Material,
     ModelContents,
@@ -53,7 +55,8 @@ class Origin:
     """All that is known of a build when its image has been pushed.
 
     `fetched` are the files of the source in its order, `files` those in the image, the main one first,
-    `materials` what else went into it: a converter's image, the context of a Dockerfile.
+    `materials` what else went into it: a converter's image, the context of a Dockerfile. `version` is that of
+    the operator.
     """
 
     request: BuildRequest
@@ -62,8 +65,8 @@ class Origin:
     fetched: Sequence[NamedFile]
     files: Sequence[NamedFile]
     report: ModelReport
-    version: str
     materials: tuple[Material, ...] = ()
+    version: str = field(default_factory=lambda: version(TOOL))
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,11 @@ def materials_of(source: Source, fetched: Sequence[NamedFile]) -> tuple[Material
     )
 
 
+def context_material(source: Source) -> Material:
+    """Say where the context of a Dockerfile comes from, whose SHA-256 its source names."""
+    return Material(_uris(source)[0], source.digests[0], "context")
+
+
 def without_query(url: str) -> str:
     """Give a URL without query and fragment, which often are a password for a day."""
     return urlunsplit(urlsplit(url)._replace(query="", fragment=""))
