@@ -149,7 +149,18 @@ def _validate(kind: type[_Kind], name: str, document: Raw) -> _Kind:
         return kind.model_validate(known)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False)
-        raise _invalid(kind.__name__, name, [_problem(problem) for problem in problems]) from None
+        # Of a list whose items are wrong it is also said that it is too short: that helps nobody.
+        places = [problem["loc"] for problem in problems]
+        said = [
+            _problem(problem)
+            for problem in problems
+            if problem["type"] != "too_short" or sum(_is_in(place, problem["loc"]) for place in places) == 1
+        ]
+        raise _invalid(kind.__name__, name, said) from None
+
+
+def _is_in(place: tuple[int | str, ...], other: tuple[int | str, ...]) -> bool:
+    return place[: len(other)] == other
 
 
 def _problem(problem: Mapping[str, Any]) -> str:
