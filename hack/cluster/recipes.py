@@ -113,5 +113,6 @@ EXTRA_RECIPES = (
     Recipe("ociregistry", "ociregistry", {"ociregistry": "."}),
     Recipe("crane", "crane", {"crane": "github.com/google/go-containerregistry/cmd/crane"}),
     Recipe("oci-schema", "oci-schema", {"oci-schema": "."}),
+    Recipe("versitygw", "versitygw", {"versitygw": "github.com/versity/versitygw/cmd/versitygw"}),
 )
 """What tests and people ask for by name; helm and kubectl only where the pinned wheel cannot be had."""
