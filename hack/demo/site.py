@@ -45,7 +45,7 @@ def build_images(cluster: Cluster) -> dict[str, str]:
 class Site:
     """Commands against one cluster, as a platform engineer would give them."""
 
-    def __init__(self, cluster: Cluster, images: dict[str, str], **values: Json) -> None:
+    def __init__(self, cluster: Cluster, images: dict[str, str], **values: Any) -> None:
         """Work with a cluster and images by name; `values` replace the chart values of `values()`."""
         self.cluster = cluster
         self.images = images

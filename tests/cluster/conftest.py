@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from cluster.base import Cluster
+from demo import objects
 from demo.report import Report
 from demo.site import SIGNING_KEY, SYSTEM, Site, build_images
 from demo.story import STEPS, Story
 
 Json = dict[str, Any]
+BUILDS = "build-jobs"
+"""The namespace in which the operator may run Jobs."""
 REFUSING_REGISTRY = "10.199.0.1:5403"
 """Where a test puts a registry that refuses every push."""
 
@@ -26,8 +29,11 @@ def story(edge_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> St
         sources={"timeoutSeconds": 10, "maxBytes": 64 * 1024**2},
         operator={"nodeSelector": {"kubernetes.io/arch": "amd64"}, "maxConcurrentBuilds": 4},
         registries={"plainHttp": [edge_cluster.registry, REFUSING_REGISTRY]},
+        modelNamespaces=[BUILDS],
     )
     story = Story(site, Report(STEPS), tmp_path_factory.mktemp("models"))
+    # The chart makes roles in the namespaces that it names.
+    site.apply(objects.namespace(BUILDS))
     story.prepare()
     return story
 

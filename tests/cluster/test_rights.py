@@ -14,6 +14,8 @@ from edgemodel_operator.api.names import NODE_LABEL_PREFIX
 
 pytestmark = pytest.mark.needs("pods", "registry", "cut")
 
+BUILDS = "build-jobs"
+"""The namespace that the chart of the session names."""
 OPERATOR = f"--as=system:serviceaccount:{SYSTEM}:edgemodel-operator"
 ADMISSION = f"--as=system:serviceaccount:{SYSTEM}:edgemodel-admission"
 
@@ -88,6 +90,8 @@ def test_the_operator_changes_nothing_else_of_a_node(cluster: Cluster, patch: st
         ("delete", "nodes"),
         ("create", "pods"),
         ("create", "pods/exec"),
+        ("create", "jobs.batch"),
+        ("list", "events"),
         ("delete", "edgemodels.edgemodel.dev"),
         ("create", "clusterrolebindings.rbac.authorization.k8s.io"),
         ("update", "trustpolicies.edgemodel.dev"),
@@ -98,3 +102,18 @@ def test_the_operator_has_no_right_that_it_does_not_need(cluster: Cluster, verb:
     with pytest.raises(CommandFailed) as refusal:
         cluster.kubectl("auth", "can-i", verb, resource, "--all-namespaces", OPERATOR)
     assert str(refusal.value).splitlines()[-1] == "no"
+
+
+def test_it_may_run_jobs_where_the_chart_names_the_namespace(cluster: Cluster) -> None:
+    def says(verb: str, *what: str, namespace: str = BUILDS) -> str:
+        try:
+            said = cluster.kubectl("auth", "can-i", verb, *what, "--namespace", namespace, OPERATOR)
+        except CommandFailed as refusal:
+            said = str(refusal)
+        return said.splitlines()[-1]
+
+    log = ("pods", "--subresource=log")
+    for verb, what in (("create", ("jobs.batch",)), ("delete", ("jobs.batch",)), ("get", log)):
+        assert says(verb, *what) == "yes"
+        assert says(verb, *what, namespace=objects.NAMESPACE) == "no"
+    assert {says(verb, "jobs.batch") for verb in ("update", "patch", "deletecollection")} == {"no"}

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +13,7 @@ from demo.models import ModelFile
 from demo.site import Site, condition, is_true
 from demo.story import Story
 from edgemodel_operator.api import names
+from support.processes import kill_operator
 
 pytestmark = pytest.mark.needs("pods", "cut", "arm64", "registry", "npu")
 
@@ -27,27 +25,6 @@ Moment = Callable[[Json], bool]
 def short_probation(story: Story) -> None:
     """Roll out as fast as the moments that are to be hit allow."""
     story.probation = 2
-
-
-def kill_operator(site: Site) -> None:
-    """Kill the operator's process as the kernel would, without a word; on a foreign cluster, its pod."""
-    if site.cluster.name != "local":
-        site.cluster.kubectl(
-            "delete", "pods", "--namespace", "edgemodel-system", "--selector",
-            "app.kubernetes.io/component=operator", "--grace-period=0", "--force",
-        )  # fmt: skip
-        return
-    killed = 0
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            arguments = (folder / "cmdline").read_bytes().split(b"\0")
-            in_cluster = b"/edge-" in (folder / "cgroup").read_bytes()
-        except OSError:
-            continue
-        if in_cluster and arguments[1:4] == [b"-m", b"edgemodel_operator", b"operator"]:
-            os.kill(int(folder.name), signal.SIGKILL)
-            killed += 1
-    assert killed == 1
 
 
 def end_state(site: Site) -> Json:
