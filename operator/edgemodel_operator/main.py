@@ -140,7 +140,12 @@ class Operator:
 
     def _make_builder(self, kube: KubeApi) -> Builder:
         settings, registries = self._settings, self._settings.registries
-        worker = WorkerBuilder(settings.sources, registries.plain_http, registries.allowed_upload_hosts)
+        worker = WorkerBuilder(
+            settings.sources,
+            registries.plain_http,
+            registries.allowed_upload_hosts,
+            settings.builds.docker,
+        )
         # An operator that stops leaves its Jobs to the next one.
         runner = JobRunner(Jobs(kube), settings.builds, is_stopping=lambda: self._stopping)
         return PlacedBuilder(worker, runner, settings.builds)

@@ -93,8 +93,9 @@ async def test_a_build_ends_with_a_complete_index(
     assert tagged is not None
     assert tagged.digest == result.index_digest
     announced = list(dict.fromkeys(progress.step for progress in steps))
-    assert announced == list(Step)
-    assert set(result.seconds) == {step.value for step in Step}
+    steps_of_all = [step for step in Step if step not in {Step.DOCKERFILE, Step.CONVERT}]
+    assert announced == steps_of_all
+    assert set(result.seconds) == {step.value for step in steps_of_all}
     assert list(tmp_path.iterdir()) == []
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgemodel_operator import __version__
 from edgemodel_operator.api.edgemodel_status import ModelFile
 from edgemodel_operator.build.addresses import AddressPolicy
 from edgemodel_operator.build.compare.outputs import prove_outputs
@@ -85,7 +84,6 @@ async def build_image(request: BuildRequest, work: Path, reporter: Reporter) -> 
                 fetched.fetched,
                 parts.pieces,
                 found,
-                __version__,
                 _materials(request),
             )
             await attach_origin(destination, image, origin)

@@ -43,7 +43,7 @@ async def read_runtime(
     try:
         children = await _read_children(client, reference)
     except errors.RegistryError as error:
-        raise _failure(reference, error) from error
+        raise runtime_failure(reference, error) from error
     except InvalidImage as error:
         raise fail(
             Reason.RUNTIME_IMAGE_INVALID, f"The runtime image {reference} cannot be used: {error}"
@@ -80,7 +80,8 @@ async def _read_child(client: ImageStore, reference: Reference, manifest: bytes,
     return RuntimeChild(platform_of(config), digest, manifest, config)
 
 
-def _failure(reference: Reference, error: errors.RegistryError) -> BuildError:
+def runtime_failure(reference: Reference, error: errors.RegistryError) -> BuildError:
+    """Put an error of the registry of the runtime image into words."""
     match error:
         case errors.NotFound():
             return fail(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import SecretStr, ValidationError
 
@@ -14,7 +14,7 @@ from edgemodel_operator.build.request import BuildRequest, BuildResult, Login, P
 from edgemodel_operator.build.worker import run_build
 from edgemodel_operator.core.supply import BuildAccess, BuiltImage, SupplyError, SupplyJob
 from edgemodel_operator.core.world import SupplyStep
-from edgemodel_operator.settings import SourceSettings
+from edgemodel_operator.settings import DockerSettings, SourceSettings
 
 SOURCE_STEPS = frozenset({Step.DOWNLOAD, Step.INSPECT})
 MEGABYTE = 1_000_000
@@ -29,6 +29,7 @@ class WorkerBuilder:
     sources: SourceSettings
     plain_http: tuple[str, ...]
     upload_hosts: tuple[str, ...] = ()
+    docker: DockerSettings = field(default_factory=DockerSettings)
 
     def build_key(self, job: SupplyJob) -> str:
         """Give the hash of everything that decides the bytes of the image."""
@@ -57,10 +58,9 @@ class WorkerBuilder:
                 Login(host=host, username=item.username, password=SecretStr(item.password))
                 for host, item in sorted(access.registries.items())
             ),
-            source_secret={
-                name: SecretStr(b64encode(value).decode())
-                for name, value in sorted(access.source_secret.items())
-            },
+            source_secret=_encoded(access.source_secret),
+            context_secret=_encoded(access.context_secret),
+            docker=self.docker,
             config_map=_encoded_entries(job, access),
             plain_http=self.plain_http,
             upload_hosts=self.upload_hosts,
@@ -102,6 +102,10 @@ def supply_errors() -> Iterator[None]:
         ) from error
 
 
+def _encoded(fields: Mapping[str, bytes]) -> dict[str, SecretStr]:
+    return {name: SecretStr(b64encode(value).decode()) for name, value in sorted(fields.items())}
+
+
 def _encoded_entries(job: SupplyJob, access: BuildAccess) -> dict[str, str]:
     """Give the entries that the source names, no others."""
     source = job.model.source.config_map
@@ -123,10 +127,13 @@ def _sentence(progress: Progress) -> str:
     """Say what is being done, and how far it is: `fetching the model: 12.4 of 25.0 MB`."""
     doing = {
         Step.RESOLVE: "reading the runtime image",
+        Step.DOCKERFILE: "building the Dockerfile",
         Step.DOWNLOAD: "fetching the model",
         Step.INSPECT: "inspecting the model",
+        Step.CONVERT: "converting the model",
         Step.ASSEMBLE: "assembling the layers of the model",
         Step.PUSH: "pushing the image",
+        Step.DESCRIBE: "attaching bills of materials and provenance",
     }[progress.step]
     if not progress.done:
         return doing

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from edgemodel_operator.api.edgemodel_status import ModelReport
 from edgemodel_operator.api.image import ImageSpec, PlatformName
 from edgemodel_operator.api.model import ModelSpec
+from edgemodel_operator.api.source import Source
 from edgemodel_operator.core.pins import known_digests
 from edgemodel_operator.core.world import Model, SupplyStep
 from edgemodel_operator.oci.auth import Credential
@@ -53,8 +54,17 @@ class SupplyJob:
     @property
     def source_secret(self) -> str:
         """The name of the Secret that the source asks for; empty: none."""
-        secret = getattr(self.model.source.chosen, "credentials_secret", None)
-        return secret.name if secret is not None else ""
+        return _secret_of(self.model.source)
+
+    @property
+    def context_secret(self) -> str:
+        """The name of the Secret that the source of the Dockerfile's context asks for; empty: none."""
+        return _secret_of(self.image.dockerfile.context) if self.image.dockerfile else ""
+
+
+def _secret_of(source: Source) -> str:
+    secret = getattr(source.chosen, "credentials_secret", None)
+    return secret.name if secret is not None else ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,8 @@ class BuildAccess:
     """Logins by host, for the runtime image, the source and the target."""
     source_secret: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     """The fields of the Secret that the source names."""
+    context_secret: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """The fields of the Secret that the source of the Dockerfile's context names."""
     config_map: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     """The entries of the ConfigMap that the source names."""
 

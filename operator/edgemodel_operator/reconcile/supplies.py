@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -19,11 +19,11 @@ from prometheus_client import Histogram
 from edgemodel_operator.adapters.cluster import Cluster
 from edgemodel_operator.adapters.kube import KubeError
 from edgemodel_operator.adapters.metrics import Metrics
-from edgemodel_operator.adapters.registries import SecretMissing, read_credentials, read_secret
 from edgemodel_operator.api.edgemodel_status import ModelFile
 from edgemodel_operator.core.pins import is_pinned
 from edgemodel_operator.core.supply import BuildAccess, BuiltImage, SupplyError, SupplyJob
 from edgemodel_operator.core.world import Supply, SupplyStage, SupplyStep
+from edgemodel_operator.reconcile.build_access import read_access
 from edgemodel_operator.reconcile.fair_gate import FairGate
 from edgemodel_operator.reconcile.ports import Builder, Credentials, Signer
 
@@ -36,7 +36,6 @@ PERSON_RETRY_SECONDS = 30.0
 
 PROGRESS_SECONDS = 5.0
 """A step that goes on for long is told of this often: each time is a write to the API server."""
-SOURCE_HINT = "create it with `kubectl create secret generic`, its fields as the source asks"
 
 Wake = Callable[[str, str], None]
 """Called with namespace and name of the model when its supply has got on."""
@@ -135,7 +134,7 @@ class Supplies:
             self._wake(namespace, name)
 
     async def _supply(self, run: _Run) -> None:
-        access, push = await self._access(run.job)
+        access, push = await read_access(self._cluster, run.job)
         built = await self._find(run, push) or await self._build(run, access)
         self._progress(run, SupplyStep.SIGN, "the image is being signed")
         with _timed(self._metrics.signatures, "signed"):
@@ -167,32 +166,6 @@ class Supplies:
     async def _build(self, run: _Run, access: BuildAccess) -> BuiltImage:
         with _timed(self._metrics.builds, "built"):
             return await self._builder.build(run.job, access, lambda *step: self._progress(run, *step))
-
-    async def _access(self, job: SupplyJob) -> tuple[BuildAccess, Credentials]:
-        """Read what the build needs of its namespace, and the logins for the target's repository alone."""
-        cluster, namespace = self._cluster, job.namespace
-        source = job.model.source
-        try:
-            pull = await read_credentials(cluster, namespace, job.pull_secrets)
-            push = await read_credentials(cluster, namespace, (job.push_secret,) if job.push_secret else ())
-            fields: Mapping[str, bytes] = {}
-            logins: Credentials = {}
-            if job.source_secret and source.oci is not None:
-                logins = await read_credentials(cluster, namespace, (job.source_secret,))
-            elif job.source_secret:
-                fields = await read_secret(cluster, namespace, job.source_secret, SOURCE_HINT)
-        except SecretMissing as error:
-            raise SupplyError(SupplyStep.SOURCE, error.reason, str(error), needs_person=True) from error
-        target = {**pull, **push}
-        entries = await self._entries(namespace, source.config_map.name) if source.config_map else {}
-        return BuildAccess({**logins, **target}, fields, entries), target
-
-    async def _entries(self, namespace: str, name: str) -> Mapping[str, bytes]:
-        entries = await self._cluster.get_config_map_bytes(namespace, name)
-        if entries is None:
-            message = f"ConfigMap {namespace}/{name} with the model does not exist: create it"
-            raise SupplyError(SupplyStep.SOURCE, "ConfigMapNotFound", message, needs_person=True)
-        return entries
 
     def _progress(self, run: _Run, step: SupplyStep, text: str) -> None:
         moved = step is not run.state.step

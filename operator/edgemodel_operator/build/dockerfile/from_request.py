@@ -1,0 +1,61 @@
+"""From a build request to the runtime that its Dockerfile makes."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from edgemodel_operator.api.image import Builder, Dockerfile
+from edgemodel_operator.build.dockerfile.docker_build import DockerfileBuild, PublishedRuntime, build_runtime
+from edgemodel_operator.build.failures import Reason, fail
+from edgemodel_operator.build.layout import COMPRESSORS
+from edgemodel_operator.build.request import BuildRequest
+from edgemodel_operator.build.runtime import RuntimeChild, runtime_failure
+from edgemodel_operator.build.sources import fetch_folder
+from edgemodel_operator.build.sources.access import SourceAccess
+from edgemodel_operator.build.sources.download import Allowance
+from edgemodel_operator.oci.errors import RegistryError
+
+_OWNER_LENGTH = 16
+_log = logging.getLogger("edgemodel.build.dockerfile")
+
+
+async def runtime_of_dockerfile(
+    request: BuildRequest,
+    published: PublishedRuntime,
+    allowance: Allowance,
+    access: SourceAccess,
+    work: Path,
+) -> tuple[RuntimeChild, ...]:
+    """Fetch the context, and have the runtime image of every platform made from it on the published one.
+
+    Raises BuildError.
+    """
+    dockerfile = _dockerfile(request)
+    folder = work / "context"
+    folder.mkdir()
+    files = await fetch_folder(dockerfile.context, folder, allowance, access)
+    build = DockerfileBuild(
+        files=files,
+        dockerfile=dockerfile.path,
+        arguments=dockerfile.args,
+        owner=request.build_key[:_OWNER_LENGTH],
+        compressor=COMPRESSORS[request.image.compression],
+        on_line=_log.info,
+    )
+    try:
+        return await build_runtime(build, published, request.docker, work)
+    except RegistryError as error:
+        raise runtime_failure(published.reference, error) from error
+
+
+def _dockerfile(request: BuildRequest) -> Dockerfile:
+    if request.image.dockerfile is None:
+        raise ValueError("the type of the image asks for a Dockerfile with this builder")
+    if request.image.builder is not Builder.DOCKER:
+        raise fail(
+            Reason.INVALID_REQUEST,
+            f"A Dockerfile with `builder: {request.image.builder}` is built by Jobs in the cluster: "
+            "elsewhere write `builder: Docker`.",
+        )
+    return request.image.dockerfile
