@@ -62,9 +62,9 @@ class ModelParts:
         return self.layers[-1][0]
 
 
-def as_piece(file: SourceFile, name: str = "") -> Piece:
-    """Give a file of the source as a file of the image, under another name if one is given."""
-    return Piece(name or file.name, file.path, file.sha256, file.size)
+def as_piece(file: SourceFile, name: str) -> Piece:
+    """Give a file of the source as a file of the image, under its name there."""
+    return Piece(name, file.path, file.sha256, file.size)
 
 
 def whole_model(file: SourceFile, name: str, others: Sequence[Piece]) -> ModelParts:
@@ -82,9 +82,9 @@ def arrange_layers(
     _check_names([*shards, main, *others])
     small = [piece for piece in others if piece.size < _OWN_LAYER_BYTES]
     large = [piece for piece in others if piece.size >= _OWN_LAYER_BYTES]
-    alone, rest = large[:_MOST_OWN_LAYERS], large[_MOST_OWN_LAYERS:]
-    together = [tuple(rest)] if rest else []
-    return (*((piece,) for piece in [*shards, *alone]), *together, (main, *small))
+    alone, rest = large[:_MOST_OWN_LAYERS], tuple(large[_MOST_OWN_LAYERS:])
+    below = [*((piece,) for piece in [*shards, *alone]), rest]
+    return (*filter(None, below), (main, *small))
 
 
 def _check_names(pieces: Sequence[Piece]) -> None:

@@ -98,6 +98,7 @@ class BuildRequest(Schema):
             assembler=ASSEMBLER,
             compressor=COMPRESSORS[self.image.compression].id,
             weights_sha256="".join(digests[1:]),
+            archive=(model.source.archive.path or "/") if model.source.archive else "",
             preprocessing=canonical_json(pictures.to_raw()).decode() if pictures else "",
             sharding="" if self.image.sharding is Sharding.AUTO else self.image.sharding.value,
             conversion=_conversion(model.convert),

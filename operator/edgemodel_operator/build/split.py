@@ -20,6 +20,7 @@ async def split_model(
 ) -> ModelParts:
     """Lay out the files of a model, the main one first; temporary files are put into `work`.
 
+    Files that the model does not refer to, such as others of an archive, stay out of the image.
     Raises BuildError(InvalidModel) when the files are damaged, or do not belong together.
     """
     try:
@@ -37,11 +38,9 @@ def _split(
         case ModelFormat.ONNX:
             return split_onnx(files, sharding, work)
         case ModelFormat.TFLITE:
-            return whole_model(files[0], f"{STEM}.tflite", [as_piece(file) for file in files[1:]])
+            return whole_model(files[0], f"{STEM}.tflite", [])
         case ModelFormat.OPENVINO:
-            weights = _weights_of(files)
-            others = [as_piece(file) for file in files[1:] if file is not weights]
-            return whole_model(files[0], f"{STEM}.xml", [as_piece(weights, f"{STEM}.bin"), *others])
+            return whole_model(files[0], f"{STEM}.xml", [as_piece(_weights_of(files), f"{STEM}.bin")])
 
 
 def _weights_of(files: Sequence[SourceFile]) -> SourceFile:

@@ -34,6 +34,8 @@ class BuildInputs:
     """Name, level and library version of the layer compression."""
     weights_sha256: str = ""
     """SHA-256 of the file of the weights; empty where the format has none."""
+    archive: str = ""
+    """Where in the fetched archive the model lies (`/` where it is found by its name); empty: no archive."""
     preprocessing: str = ""
     """What the manifest says about pictures, as canonical JSON; empty: nothing."""
     sharding: str = ""

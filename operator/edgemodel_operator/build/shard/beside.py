@@ -21,8 +21,7 @@ class Beside:
     def __init__(self, scan: OnnxScan, files: Sequence[SourceFile]) -> None:
         moving = {weight.external.location for weight in scan.weights if weight.external}
         self._fixed = {external.location for external in scan.fixed}
-        self._files = tuple(files)
-        self._by_location = _bind(sorted(moving | self._fixed), self._files)
+        self._by_location = _bind(sorted(moving | self._fixed), files)
         for external in scan.fixed:
             self.find(external)
 
@@ -38,13 +37,16 @@ class Beside:
         return Slice(file.path, external.offset, length)
 
     def pieces(self, *, moved: bool) -> list[Piece]:
-        """Give the files as they lie in the image; without those whose bytes were all `moved`."""
-        names = {file.name: location for location, file in self._by_location.items()}
-        return [
-            as_piece(file, _plain(names.get(file.name, file.name)))
-            for file in self._files
-            if not (moved and file.name in names and names[file.name] not in self._fixed)
-        ]
+        """Give the files as they lie in the image; without those whose bytes were all `moved`.
+
+        They are called what the model calls them, whatever their source did.
+        """
+        named = {
+            _plain(location): file
+            for location, file in self._by_location.items()
+            if location in self._fixed or not moved
+        }
+        return [as_piece(file, name) for name, file in named.items()]
 
 
 def _bind(locations: Sequence[str], files: Sequence[SourceFile]) -> dict[str, SourceFile]:
