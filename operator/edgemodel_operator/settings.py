@@ -82,7 +82,7 @@ class NetworkMode(StrEnum):
     NONE = "None"
     """Nothing: a Dockerfile has all that it needs in its context."""
     DEFAULT = "Default"
-    """What the engine gives every container."""
+    """What the engine, or the network of the pod, gives every container."""
 
 
 EngineUrl = Annotated[str, Field(pattern=r"^(unix:///|tcp://|ssh://)\S+$")]
@@ -109,12 +109,27 @@ class DockerSettings(Schema):
     """The largest image that is taken from an engine, unpacked (bytes)."""
 
 
+class BuildahSettings(Schema):
+    """The Jobs that build Dockerfiles with Buildah."""
+
+    image: Annotated[str, Field(pattern=r"^$|@sha256:[0-9a-f]{64}$")] = ""
+    """The image `buildah` by digest. Empty: `builder: Buildah` is refused."""
+    user_namespaces: bool = False
+    """Whether pods get a user namespace of their own (`hostUsers: false`): with it a Dockerfile may use every
+    user, without it root alone. Needs a cluster whose nodes can do that."""
+    network: NetworkMode = NetworkMode.NONE
+    """What the commands of a Dockerfile reach; `Default` is what the pod reaches."""
+    max_image_bytes: Annotated[int, Field(ge=1)] = 16 * 1024**3
+    """The largest layer that a Dockerfile may add, unpacked (bytes)."""
+
+
 class BuildSettings(Schema):
     """How and where images are built."""
 
     docker: DockerSettings = DockerSettings()
     """The Docker Engines that build Dockerfiles."""
-
+    buildah: BuildahSettings = BuildahSettings()
+    """The Jobs that build Dockerfiles with Buildah."""
     mode: BuildMode = BuildMode.PROCESS
     """Where; what needs a Job (a `pvc` source, a conversion) runs in one in any case."""
     image: Annotated[str, Field(pattern=r"^$|@sha256:[0-9a-f]{64}$")] = ""

@@ -17,7 +17,8 @@ from pathlib import Path
 import docker
 import pytest
 
-from edgemodel_operator.build.dockerfile.docker_build import PublishedRuntime, build_runtime
+from edgemodel_operator.build.dockerfile.docker_build import build_runtime
+from edgemodel_operator.build.dockerfile.inputs import PublishedRuntime
 from edgemodel_operator.build.dockerfile.saved_image import decompressed
 from edgemodel_operator.build.failures import BuildError, Reason
 from edgemodel_operator.build.runtime import RuntimeChild
@@ -366,7 +367,8 @@ async def test_cancelling_ends_the_build_on_the_engine(
 _WORKER = """
 import asyncio, sys
 from pathlib import Path
-from edgemodel_operator.build.dockerfile.docker_build import PublishedRuntime, build_runtime
+from edgemodel_operator.build.dockerfile.docker_build import build_runtime
+from edgemodel_operator.build.dockerfile.inputs import PublishedRuntime
 from edgemodel_operator.build.runtime import read_runtime
 from edgemodel_operator.oci.reference import parse_reference
 from edgemodel_operator.oci.registry import RegistryClient

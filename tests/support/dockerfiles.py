@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgemodel_operator.build.dockerfile.docker_build import DockerfileBuild, PublishedRuntime
+from edgemodel_operator.build.dockerfile.inputs import DockerfileBuild, PublishedRuntime
 from edgemodel_operator.build.runtime import read_runtime
 from edgemodel_operator.oci.compression import ZSTD
 from edgemodel_operator.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Platform

@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 
-from edgemodel_operator.build.system_calls import refused_numbers, this_machine, write_filter
+from edgemodel_operator.build.system_calls import SETGROUPS, refused_numbers, this_machine, write_filter
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -59,7 +59,19 @@ def renounce_system_calls() -> None:
     threads, and after `renounce_privileges`. Raises OSError where the kernel cannot filter.
     """
     machine = this_machine()
-    content = write_filter(machine, refused_numbers(machine))
+    _filter_calls(write_filter(machine, refused_numbers(machine)))
+
+
+def ignore_setgroups() -> None:
+    """Let setgroups(2) seem to succeed, for programs that insist on it where nobody may call it.
+
+    Holds like `renounce_system_calls`. Raises OSError where the kernel cannot filter.
+    """
+    machine = this_machine()
+    _filter_calls(write_filter(machine, [SETGROUPS[machine.column]], answer=0))
+
+
+def _filter_calls(content: bytes) -> None:
     program = _Program(len(content) // 8, content)
     _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(program))
 

@@ -50,9 +50,12 @@ REFUSED: Mapping[str, tuple[int, int]] = MappingProxyType(
 )
 """Number of each call on amd64 and on arm64. What is forked keeps the filter, so that forking may stay."""
 
+SETGROUPS = (116, 159)
+"""Number of setgroups(2), in the same order."""
+
 _LOAD, _JUMP_EQUAL, _JUMP_FROM, _RETURN = 0x20, 0x15, 0x35, 0x06
 """BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_JMP|BPF_JGE|BPF_K, BPF_RET|BPF_K."""
-_ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000 | errno.EPERM
+_ALLOW, _KILL, _ANSWER = 0x7FFF0000, 0x80000000, 0x00050000
 """SECCOMP_RET_ALLOW, SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_ERRNO."""
 _NUMBER, _ARCHITECTURE = 0, 4
 """Offsets in struct seccomp_data."""
@@ -91,8 +94,12 @@ def refused_numbers(machine: Machine) -> tuple[int, ...]:
     return tuple(sorted(row[machine.column] for row in REFUSED.values()))
 
 
-def write_filter(machine: Machine, refused: Sequence[int]) -> bytes:
-    """Write the program: calls of another architecture kill, the refused ones answer EPERM, others pass."""
+def write_filter(machine: Machine, refused: Sequence[int], *, answer: int = errno.EPERM) -> bytes:
+    """Write the program: calls of another architecture kill, the refused ones answer so, others pass.
+
+    With 0 as the answer a call seems to succeed, and does nothing.
+    """
+    refuse = _ANSWER | answer
     program = [
         (_LOAD, 0, 0, _ARCHITECTURE),
         (_JUMP_EQUAL, 1, 0, machine.audit),
@@ -100,8 +107,8 @@ def write_filter(machine: Machine, refused: Sequence[int]) -> bytes:
         (_LOAD, 0, 0, _NUMBER),
     ]
     if machine.others_from is not None:
-        program += [(_JUMP_FROM, 0, 1, machine.others_from), (_RETURN, 0, 0, _REFUSE)]
+        program += [(_JUMP_FROM, 0, 1, machine.others_from), (_RETURN, 0, 0, refuse)]
     for left, number in zip(range(len(refused), 0, -1), refused, strict=True):
         program.append((_JUMP_EQUAL, left, 0, number))  # over the other comparisons and the next line
-    program += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _REFUSE)]
+    program += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, refuse)]
     return b"".join(_INSTRUCTION.pack(*line) for line in program)

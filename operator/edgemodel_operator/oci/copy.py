@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from .descriptor import INDEX_TYPES, Descriptor
 from .errors import ProtocolError
 from .image import InvalidImage, parse_index, parse_manifest
+from .image_store import ImageStore
 from .reference import Reference
-from .registry import Manifest, RegistryClient
+from .registry import Manifest
 from .upload import BlobSource
 
 
@@ -18,7 +19,7 @@ from .upload import BlobSource
 class Endpoint:
     """A repository together with the client (its credentials) to reach it."""
 
-    client: RegistryClient
+    client: ImageStore
     reference: Reference
 
 

@@ -55,7 +55,9 @@ class BuildLog:
         return " | ".join(self._last)
 
     def _pass_on(self, line: str) -> None:
-        shown = self.hide(line.rpartition("\r")[2] or line).strip()[:MAX_LINE]
+        shown = self.hide(line.rpartition("\r")[2] or line).strip()
+        if len(shown) > MAX_LINE:  # what went wrong stands at the end, and what it was about at the beginning
+            shown = f"{shown[: MAX_LINE // 2]} … {shown[-MAX_LINE // 2 :]}"
         if shown:
             self._last.append(shown)
             self._on_line(shown)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,47 +12,16 @@ from edgemodel_operator.build.dockerfile.base_archive import write_base_archive
 from edgemodel_operator.build.dockerfile.build_log import BuildLog
 from edgemodel_operator.build.dockerfile.context import BuildContext, open_context, write_context
 from edgemodel_operator.build.dockerfile.engine import Engine, EngineBuild, Ownership, connect
+from edgemodel_operator.build.dockerfile.inputs import RUNTIME_ARGUMENT, DockerfileBuild, PublishedRuntime
 from edgemodel_operator.build.dockerfile.instructions import InvalidDockerfile, labelled_steps
 from edgemodel_operator.build.dockerfile.saved_image import open_saved_image
 from edgemodel_operator.build.failures import BuildError, Reason, fail
 from edgemodel_operator.build.runtime import RuntimeChild
-from edgemodel_operator.oci.compression import Compressor
 from edgemodel_operator.oci.image import InvalidImage
-from edgemodel_operator.oci.image_store import ImageStore
-from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.settings import DockerSettings
-
-RUNTIME_ARGUMENT = "RUNTIME_IMAGE"
-"""The build argument that names the published runtime image."""
 
 _PATIENCE_SECONDS = 30
 """How long a build that was ended is waited for."""
-
-
-@dataclass(frozen=True)
-class DockerfileBuild:
-    """What is to be built: the opened context, and what the spec says of it."""
-
-    files: Mapping[str, Path]
-    """The files of the context: name in the archive → where it lies."""
-    dockerfile: str
-    """The name of the Dockerfile among them."""
-    arguments: Mapping[str, str]
-    owner: str
-    """Names this build on the engines: lower-case letters and digits, equal for the same build again."""
-    compressor: Compressor
-    """For the layers that the Dockerfile adds."""
-    on_line: Callable[[str], None]
-    """Takes what the engines print, line by line, without secrets."""
-
-
-@dataclass(frozen=True)
-class PublishedRuntime:
-    """The runtime image below the Dockerfile, and where its blobs are."""
-
-    store: ImageStore
-    reference: Reference
-    children: Sequence[RuntimeChild]
 
 
 async def build_runtime(
