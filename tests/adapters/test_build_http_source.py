@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
-import ipaddress
-import ssl
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgemodel_operator.api.source import HttpSource, Source
 from edgemodel_operator.build.addresses import AddressPolicy
@@ -26,6 +20,7 @@ from edgemodel_operator.build.sources.fetched import SourceFile
 from edgemodel_operator.build.sources.wanted import Want
 from edgemodel_operator.oci.transport import RetryPolicy
 from support.build import LOOPBACK, SourceServer, hang, sha256, source_server
+from support.certificate import serving, write_certificate
 from support.registry import free_port
 
 CONTENT = b"weights" * 1000
@@ -260,32 +255,8 @@ async def test_a_name_that_does_not_resolve(tmp_path: Path) -> None:
     assert "models.invalid cannot be resolved" in failure.message
 
 
-def make_certificate(folder: Path) -> ssl.SSLContext:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "stranger")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    return context
-
-
 async def test_an_unknown_certificate_is_refused(tmp_path: Path) -> None:
-    async with source_server(make_certificate(tmp_path)) as server:
+    async with source_server(serving(write_certificate(tmp_path))) as server:
         failure = await failure_of(make_source(server.serve(CONTENT)), tmp_path)
     assert failure.reason is Reason.SOURCE_TLS_FAILED
     assert "certificate of 127.0.0.1 is not trusted: self-signed certificate" in failure.message
@@ -298,7 +269,7 @@ async def test_https_never_redirects_to_http(
     async def redirect(request: web.Request) -> web.Response:
         return web.Response(status=301, headers={"Location": server.serve(CONTENT)})
 
-    context = make_certificate(tmp_path)
+    context = serving(write_certificate(tmp_path))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
     async with source_server(context) as secure:
         source = HttpSource(url=secure.answer(redirect), sha256=sha256(CONTENT))
