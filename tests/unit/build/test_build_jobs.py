@@ -88,6 +88,29 @@ def test_a_conversion_runs_in_the_image_that_is_configured_for_it() -> None:
     assert not refused.value.failure.retryable
 
 
+def with_dockerfile(builder: str, context: Json) -> ModelBuilder:
+    dockerfile = {"context": {**context, "archive": {}}}
+    return make_model().with_("image.builder", builder).with_("image.dockerfile", dockerfile)
+
+
+def test_docker_engines_are_asked_by_the_operator_itself() -> None:
+    context = {"http": {"url": "https://files.plant-a.local/context.tar", "sha256": "c" * 64}}
+    settings = SETTINGS.model_copy(update={"mode": BuildMode.JOB})
+    assert plan_of(with_dockerfile("Docker", context), settings) is None
+    with pytest.raises(BuildError, match="builder: Docker"):
+        plan_of(with_dockerfile("Docker", context).with_("model.source", PVC), settings)
+
+
+def test_the_secret_of_a_context_is_lent_like_that_of_the_model(tmp_path: Path) -> None:
+    s3 = {"bucket": "contexts", "key": "c.tar", "sha256": "c" * 64, "credentialsSecret": {"name": "s3"}}
+    builder = with_dockerfile("Buildah", {"s3": s3}).with_("model.source", PVC)
+    assert job_plan(builder).secrets == ("s3",)
+    write(tmp_path, {"secrets/s3/AWS_ACCESS_KEY_ID": "plant"})
+    request = complete_request(WORKER.request(supply(builder), BuildAccess()), tmp_path)
+    assert request.context_fields() == {"AWS_ACCESS_KEY_ID": b"plant"}
+    assert request.source_fields() == {}
+
+
 def test_without_a_digest_of_the_operators_image_there_are_no_jobs() -> None:
     with pytest.raises(BuildError, match=r"image\.digest") as refused:
         plan_of(on_volume(), BuildSettings())

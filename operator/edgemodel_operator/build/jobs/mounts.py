@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from edgemodel_operator.api.source import Source
 from edgemodel_operator.build.failures import Reason, fail
 from edgemodel_operator.build.request import BuildRequest, Login
 from edgemodel_operator.oci.auth import Credential, InvalidCredentials, parse_docker_config
@@ -29,8 +30,7 @@ DOCKER_CONFIG_KEY = ".dockerconfigjson"
 def complete_request(request: BuildRequest, root: Path) -> BuildRequest:
     """Add to a request what is mounted under `root`; raises BuildError."""
     source = request.model.source
-    secret = getattr(source.chosen, "credentials_secret", None)
-    fields = _read_files(root / SECRETS / secret.name) if secret is not None else {}
+    context = request.image.dockerfile.context if request.image.dockerfile else None
     entries = _read_files(root / CONFIG_MAPS / source.config_map.name) if source.config_map else {}
     logins = _read_logins(root / REGISTRIES)
     return request.model_copy(
@@ -39,11 +39,18 @@ def complete_request(request: BuildRequest, root: Path) -> BuildRequest:
                 Login(host=host, username=login.username, password=SecretStr(login.password))
                 for host, login in sorted(logins.items())
             ),
-            "source_secret": {name: SecretStr(b64encode(value).decode()) for name, value in fields.items()},
+            "source_secret": _read_secret(root, source),
+            "context_secret": _read_secret(root, context) if context else {},
             "volume": str(root / CLAIMS / source.pvc.claim_name) if source.pvc else "",
             "config_map": {name: b64encode(value).decode() for name, value in entries.items()},
         }
     )
+
+
+def _read_secret(root: Path, source: Source) -> dict[str, SecretStr]:
+    secret = getattr(source.chosen, "credentials_secret", None)
+    fields = _read_files(root / SECRETS / secret.name) if secret is not None else {}
+    return {name: SecretStr(b64encode(value).decode()) for name, value in fields.items()}
 
 
 def _read_logins(folder: Path) -> Mapping[str, Credential]:

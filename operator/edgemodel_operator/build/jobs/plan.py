@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+from edgemodel_operator.api.image import Builder
 from edgemodel_operator.api.model import Conversion
 from edgemodel_operator.api.names import GROUP, child_name, model_key, short
 from edgemodel_operator.build.failures import Reason, fail
@@ -77,16 +78,15 @@ def plan_job(job: SupplyJob, request: BuildRequest, settings: BuildSettings) -> 
     image = _image(job, settings)
     if image is None:
         return None
-    source = job.model.source
-    oci_secret = (job.source_secret,) if job.source_secret and source.oci is not None else ()
-    other_secret = (job.source_secret,) if job.source_secret and source.oci is None else ()
-    push_secret = (job.push_secret,) if job.push_secret else ()
     text = request.model_dump_json(by_alias=True)
     if len(text.encode()) > MAX_REQUEST_BYTES:
         raise fail(
             Reason.INVALID_REQUEST,
             f"The spec is too large for a build in a Job: {len(text)} of {MAX_REQUEST_BYTES} bytes.",
         )
+    source = job.model.source
+    logins, secrets = _source_secrets(job)
+    push_secret = (job.push_secret,) if job.push_secret else ()
     return JobPlan(
         namespace=job.namespace,
         model_name=job.model_name,
@@ -94,18 +94,37 @@ def plan_job(job: SupplyJob, request: BuildRequest, settings: BuildSettings) -> 
         variant=job.variant,
         image=image,
         request=text,
-        registries=(*oci_secret, *job.pull_secrets, *push_secret),
-        secrets=other_secret,
+        registries=(*logins, *job.pull_secrets, *push_secret),
+        secrets=secrets,
         config_maps=(source.config_map.name,) if source.config_map else (),
         claims=(source.pvc.claim_name,) if source.pvc else (),
         pull_secrets=tuple(dict.fromkeys((*job.pull_secrets, *settings.image_pull_secrets))),
     )
 
 
+def _source_secrets(job: SupplyJob) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Give the Secrets that the sources of model and Dockerfile name: registry logins, and others."""
+    named = [(job.model.source, job.source_secret)]
+    if job.image.dockerfile is not None:
+        named.append((job.image.dockerfile.context, job.context_secret))
+    logins = (secret for source, secret in named if secret and source.oci is not None)
+    others = (secret for source, secret in named if secret and source.oci is None)
+    return tuple(dict.fromkeys(logins)), tuple(dict.fromkeys(others))
+
+
 def _image(job: SupplyJob, settings: BuildSettings) -> str | None:
+    needs_job = job.model.convert is not None or job.model.source.pvc is not None
+    if job.image.builder is Builder.DOCKER:
+        if not needs_job:
+            return None
+        raise fail(
+            Reason.INVALID_REQUEST,
+            "With `builder: Docker` the operator builds by itself, but a `pvc` source and a conversion need "
+            "a Job: give the model by another source, already converted.",
+        )
     if job.model.convert is not None:
         return _converter(job.model.convert, settings)
-    if job.model.source.pvc is None and settings.mode is BuildMode.PROCESS:
+    if not needs_job and settings.mode is BuildMode.PROCESS:
         return None
     if not settings.image:
         raise fail(
