@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
+import pytest
+
 from edgemodel_operator.adapters.cluster import Cluster
 from edgemodel_operator.adapters.metrics import Metrics
 from edgemodel_operator.api.edgemodel_status import ModelFile, ModelReport
@@ -193,3 +195,46 @@ async def test_no_more_builds_run_at_once_than_allowed() -> None:
     for job in jobs:
         await bench.until(SupplyStage.SIGNED, job)
     assert bench.builder.builds == 3
+
+
+async def test_what_was_signed_before_is_not_built() -> None:
+    """Another site, or we before a restart, built and signed the same."""
+    bench = Bench()
+    bench.signer.there = replace(BUILT, reused=True, report=replace_files(REPORT, ()))
+    bench.supplies.start(JOB)
+    state = await bench.until(SupplyStage.SIGNED)
+    assert (bench.builder.builds, bench.signer.sought) == (0, ["1"])
+    assert state.image == IMAGE
+    assert [file.sha256 for file in state.report.files] == list(JOB.digests)
+
+
+async def test_a_source_that_is_not_pinned_has_no_key_to_look_for() -> None:
+    bench = Bench()
+    bench.signer.there = BUILT
+    bench.builder.finish.set()
+    unpinned = replace(JOB, digests=("",))
+    bench.supplies.start(unpinned)
+    state = await bench.until(SupplyStage.SIGNED, unpinned)
+    assert (bench.builder.builds, bench.signer.sought) == (1, [])
+    assert state.report == REPORT
+
+
+async def test_a_long_step_is_told_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter(range(0, 1000, 3))
+    monkeypatch.setattr("edgemodel_operator.reconcile.supplies.time.monotonic", lambda: float(next(seconds)))
+    bench = Bench()
+    bench.supplies.start(JOB)
+    await bench.until(SupplyStage.RUNNING)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    run = next(iter(bench.supplies._runs.values()))
+    bench.woken.clear()
+    for done in range(10):
+        bench.supplies._progress(run, SupplyStep.BUILD, f"pushing the image: {done} of 10 MB")
+    # Three seconds pass from one to the next: every second one is told.
+    assert len(bench.woken) == 5
+    assert run.state.progress == "pushing the image: 9 of 10 MB"
+
+
+def replace_files(report: ModelReport, files: tuple[ModelFile, ...]) -> ModelReport:
+    return report.model_copy(update={"files": files})
