@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +12,13 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from edgemodel_operator.build.failures import BuildError, Reason, Step
 from edgemodel_operator.build.origin.attach import Document, attach_documents, make_documents
 from edgemodel_operator.build.origin.cyclonedx import CYCLONEDX_TYPE
-from edgemodel_operator.build.origin.provenance import PROVENANCE_TYPE
+from edgemodel_operator.build.origin.provenance import PROVENANCE_TYPE, request_from_provenance
 from edgemodel_operator.build.origin.spdx import SPDX_TYPE
+from edgemodel_operator.build.request import BuildRequest
+from edgemodel_operator.build.worker import run_build
 from edgemodel_operator.oci.descriptor import OCI_EMPTY, OCI_MANIFEST, Descriptor, canonical_json
 from edgemodel_operator.oci.errors import RegistryError
 from edgemodel_operator.oci.image import parse_index, parse_manifest
@@ -23,12 +27,17 @@ from edgemodel_operator.oci.image_store import ImageStore
 from edgemodel_operator.oci.reference import Reference, parse_reference
 from edgemodel_operator.oci.registry import RegistryClient, fallback_tag
 from support.build import (
+    SourceServer,
     make_onnx,
+    make_request,
+    missing_parts,
     sha256,
+    source_server,
+    with_image,
 )
 from support.origin import make_origin, push_runtime
 from support.referrers_registry import referrers_registry
-from support.registry import FaultyRegistry, RegistryServer
+from support.registry import FaultyRegistry, RegistryServer, fail_times
 
 MODEL = make_onnx()
 
@@ -191,3 +200,81 @@ async def test_what_others_attached_stays(client: RegistryClient, pushed: Pushed
     await pushed.attach()
     listed = {one.digest for one in await client.list_referrers(pushed.target, pushed.index.digest)}
     assert listed == {other.digest, pushed.documents[-1].descriptor.digest}
+
+
+# --- whole builds --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[SourceServer]:
+    async with source_server() as server:
+        server.serve(MODEL)
+        yield server
+
+
+@pytest.fixture
+async def build_request(
+    client: RegistryClient, registry: RegistryServer, server: SourceServer, target: Reference
+) -> BuildRequest:
+    runtime = parse_reference(f"{registry.host}/runtimes/honest:1")
+    pinned = runtime.with_digest((await push_runtime(client, runtime)).digest)
+    url = f"{server.url()}?token=hunter2"
+    return make_request(url, MODEL, runtime=str(pinned), repository=target.name)
+
+
+async def statement_of(client: RegistryClient, image: Reference) -> bytes:
+    """Read the provenance of an index as a stranger would."""
+    assert image.digest is not None
+    (listed,) = await client.list_referrers(image, image.digest)
+    assert listed.artifact_type == PROVENANCE_TYPE
+    manifest = parse_manifest((await client.get_manifest(image.with_digest(listed.digest))).body)
+    return await client.get_blob(image, manifest.layers[0].digest, max_bytes=1_000_000)
+
+
+async def test_a_build_ends_with_its_origin(
+    client: RegistryClient, build_request: BuildRequest, tmp_path: Path
+) -> None:
+    result = await run_build(build_request, work_root=tmp_path)
+    image = parse_reference(result.image)
+    statement = json.loads(await statement_of(client, image))
+    children = parse_index((await client.get_manifest(image)).body).manifests
+    subjects = {f"sha256:{one['digest']['sha256']}" for one in statement["subject"]}
+    assert subjects == {result.index_digest, *(child.digest for child in children)}
+    for child in children:
+        listed = await client.list_referrers(image, child.digest)
+        assert sorted(one.artifact_type or "" for one in listed) == sorted([CYCLONEDX_TYPE, SPDX_TYPE])
+
+
+async def test_an_image_is_built_again_from_its_provenance_alone(
+    client: RegistryClient, build_request: BuildRequest, registry: RegistryServer, tmp_path: Path
+) -> None:
+    first = await run_build(build_request, work_root=tmp_path)
+    image = parse_reference(first.image)
+    statement = await statement_of(client, image)
+    for child in parse_index((await client.get_manifest(image)).body).manifests:
+        await client.delete_manifest(image.with_digest(child.digest))
+    await client.delete_manifest(image)
+    elsewhere = parse_reference(f"{registry.host}/again/{image.repository}")
+    request = request_from_provenance(statement, elsewhere.name)
+    hosts = {"plain_http": build_request.plain_http, "source_limits": build_request.source_limits}
+    second = await run_build(request.model_copy(update=hosts), work_root=tmp_path)
+    assert second.index_digest == first.index_digest
+    assert await missing_parts(client, elsewhere.with_digest(second.index_digest)) == []
+    assert await statement_of(client, elsewhere.with_digest(second.index_digest)) == statement
+
+
+async def test_a_build_whose_origin_is_refused_has_failed(
+    faulty: FaultyRegistry, build_request: BuildRequest, target: Reference, tmp_path: Path
+) -> None:
+    through = replace_repository(build_request, f"{faulty.host}/{target.repository}")
+    faulty.faults.append(fail_times(1, 403, method="PUT", part="/manifests/sha256:"))
+    with pytest.raises(BuildError) as caught:
+        await run_build(through, work_root=tmp_path)
+    assert (caught.value.failure.reason, caught.value.failure.step) == (Reason.REGISTRY_DENIED, Step.DESCRIBE)
+    result = await run_build(through, work_root=tmp_path)
+    assert faulty.requests("PUT", fallback_tag(result.index_digest))
+
+
+def replace_repository(request: BuildRequest, repository: str) -> BuildRequest:
+    plain = (*request.plain_http, repository.partition("/")[0])
+    return with_image(request, repository=repository).model_copy(update={"plain_http": plain})
