@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from support.build import make_onnx
 
 FULLY_CONNECTED = 9
+CUSTOM = 32
 FULLY_CONNECTED_OPTIONS = 8
 
 
@@ -81,6 +82,9 @@ class Tflite:
     code: int = 0
     weights: int = 1
     """Which of the buffers holds the weights."""
+    operator_version: int = 1
+    custom: str = ""
+    """The name of a custom operator in the place of the one built in."""
     claimed_bytes: int = 0
     """The size of weights behind the structure, as files of more than 2 GiB have them."""
 
@@ -115,7 +119,15 @@ def make_tflite(width: int = 16, facts: Tflite = Tflite(), *, seed: int = 1) -> 
             3: writer.references([operator] * facts.operators),
         }
     )
-    code = writer.table({0: writer.byte(FULLY_CONNECTED), 3: writer.integer(FULLY_CONNECTED)})
+    number = CUSTOM if facts.custom else FULLY_CONNECTED
+    code = writer.table(
+        {
+            0: writer.byte(number),
+            1: writer.text(facts.custom),
+            2: writer.integer(facts.operator_version),
+            3: writer.integer(number),
+        }
+    )
     held = writer.table({0: writer.blob(matrix.tobytes()), 2: writer.long(facts.claimed_bytes)})
     model = writer.table(
         {
