@@ -145,6 +145,23 @@ async def test_a_redirect_does_not_take_the_token_along(
         assert [headers.get("Authorization") for headers in storage.requests("GET")] == [None]
 
 
+async def test_a_redirect_within_the_registry_keeps_the_token(
+    http_session: aiohttp.ClientSession, faulty: FaultyRegistry, tokens: TokenServer, ref: Reference
+) -> None:
+    client = make_client(http_session, faulty.host)
+    await client.put_blob(ref, b"weights", BLOB)
+    moved = {"Location": f"/v2/{ref.repository}/blobs/{BLOB.digest}"}
+
+    async def within(request: web.Request) -> web.Response | None:
+        elsewhere = request.method == "GET" and "/blobs/" in request.path and not request.query
+        return (
+            web.Response(status=307, headers={"Location": moved["Location"] + "?n=1"}) if elsewhere else None
+        )
+
+    faulty.faults.append(within)
+    assert await client.get_blob(ref, BLOB.digest, max_bytes=7) == b"weights"
+
+
 async def test_a_challenge_behind_a_redirect_is_not_answered(
     http_session: aiohttp.ClientSession, registry: RegistryServer, faulty: FaultyRegistry, ref: Reference
 ) -> None:

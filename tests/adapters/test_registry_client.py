@@ -11,7 +11,6 @@ import pytest
 
 from edgemodel_operator.oci.copy import Endpoint, copy_image
 from edgemodel_operator.oci.descriptor import (
-    OCI_EMPTY,
     OCI_INDEX,
     OCI_MANIFEST,
     Descriptor,
@@ -29,7 +28,7 @@ from edgemodel_operator.oci.image import parse_index
 from edgemodel_operator.oci.reference import Reference, parse_reference
 from edgemodel_operator.oci.registry import RegistryClient, fallback_tag
 from edgemodel_operator.oci.transport import RetryPolicy
-from support.images import AMD64, push_image, push_index
+from support.images import AMD64, attach, push_image, push_index
 from support.registry import RegistryServer, free_port
 
 BINARY = "application/octet-stream"
@@ -165,30 +164,10 @@ async def test_a_manifest_can_be_deleted_once(client: RegistryClient, ref: Refer
     assert not await client.delete_manifest(pinned)
 
 
-async def _attach(client: RegistryClient, ref: Reference, subject: Descriptor, note: str) -> Descriptor:
-    empty = Descriptor.of(OCI_EMPTY, b"{}")
-    await client.put_blob(ref, b"{}", empty)
-    manifest = canonical_json(
-        {
-            "schemaVersion": 2,
-            "mediaType": OCI_MANIFEST,
-            "artifactType": "application/vnd.example.note",
-            "config": empty.to_json(),
-            "layers": [empty.to_json()],
-            "subject": subject.to_json(),
-            "annotations": {"note": note},
-        }
-    )
-    pushed = await client.put_manifest(parse_reference(ref.name), manifest, OCI_MANIFEST)
-    if not pushed.subject_acknowledged:
-        await client.add_referrer_fallback(ref, subject.digest, pushed.descriptor)
-    return pushed.descriptor
-
-
 async def test_referrers_are_found_through_the_fallback_tag(client: RegistryClient, ref: Reference) -> None:
     subject = await push_index(client, ref)
     assert await client.list_referrers(ref, subject.digest) == ()
-    attached = {(await _attach(client, ref, subject, note)).digest for note in ("first", "second")}
+    attached = {(await attach(client, ref, subject, note)).digest for note in ("first", "second")}
     listed = await client.list_referrers(ref, subject.digest)
     assert {entry.digest for entry in listed} == attached
     assert await client.head_manifest(ref.with_tag(fallback_tag(subject.digest))) is not None
@@ -198,7 +177,7 @@ async def test_writers_of_the_fallback_tag_do_not_lose_entries(
     client: RegistryClient, ref: Reference
 ) -> None:
     subject = await push_index(client, ref)
-    attached = await asyncio.gather(*(_attach(client, ref, subject, str(note)) for note in range(12)))
+    attached = await asyncio.gather(*(attach(client, ref, subject, str(note)) for note in range(12)))
     listed = await client.list_referrers(ref, subject.digest)
     assert {entry.digest for entry in listed} == {entry.digest for entry in attached}
     with pytest.raises(TooLarge):

@@ -22,7 +22,7 @@ from edgemodel_operator.oci.image import parse_index, parse_manifest
 from edgemodel_operator.oci.reference import Reference, parse_reference
 from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.oci.transport import new_session
-from support.images import push_index
+from support.images import attach, push_index
 from support.registry import Fault, FaultyRegistry, break_off_times, fail_times, start_registry
 
 BINARY = "application/octet-stream"
@@ -293,6 +293,44 @@ async def test_referrers_continued_on_another_host_are_refused(
     )
     with pytest.raises(ProtocolError, match=r"attacker\.example\.com"):
         await faulty_client.list_referrers(ref, sha256_digest(b"subject"))
+
+
+async def test_a_page_for_people_in_place_of_the_referrers_api_means_that_there_is_none(
+    faulty: FaultyRegistry, faulty_client: RegistryClient, ref: Reference
+) -> None:
+    subject = await push_index(faulty_client, ref)
+    page = web.Response
+    faulty.faults.append(
+        answer(lambda: page(text="<html>", content_type="text/html"), method="GET", part="/referrers/")
+    )
+    assert await faulty_client.list_referrers(ref, subject.digest) == ()
+    attached = await attach(faulty_client, ref, subject, "signature")
+    assert await faulty_client.list_referrers(ref, subject.digest) == (attached,)
+
+
+async def test_a_page_for_people_in_place_of_the_fallback_tag_too_is_no_answer(
+    faulty: FaultyRegistry, faulty_client: RegistryClient, ref: Reference
+) -> None:
+    """A login page before the registry must not make a signed image an unsigned one."""
+    faulty.faults.append(
+        answer(lambda: web.Response(text="<html>", content_type="text/html"), method="GET", part="/")
+    )
+    with pytest.raises(ProtocolError):
+        await faulty_client.list_referrers(ref, sha256_digest(b"subject"))
+
+
+async def test_children_are_not_taken_for_referrers(
+    faulty: FaultyRegistry, faulty_client: RegistryClient, ref: Reference
+) -> None:
+    """Some registries read the tag `sha256-<hex>` as the digest itself and answer with the subject."""
+    subject = await push_index(faulty_client, ref)
+    index = (await faulty_client.get_manifest(ref)).body
+    faulty.faults.append(
+        answer(
+            lambda: web.Response(body=index, content_type=OCI_INDEX), method="GET", part="/manifests/sha256-"
+        )
+    )
+    assert await faulty_client.list_referrers(ref, subject.digest) == ()
 
 
 async def test_another_digest_in_answer_to_head_is_refused(

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import io
 
-from edgemodel_operator.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, Platform
+from edgemodel_operator.oci.descriptor import (
+    OCI_EMPTY,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Descriptor,
+    Platform,
+    canonical_json,
+)
 from edgemodel_operator.oci.image import Image, RuntimeSettings, make_image, make_index
 from edgemodel_operator.oci.layer import File, Layer, write_layer
 from edgemodel_operator.oci.reference import Reference
@@ -37,3 +44,25 @@ async def push_index(client: RegistryClient, ref: Reference, content: bytes = b"
     ]
     body = make_index([image.descriptor for image in images])
     return (await client.put_manifest(ref, body, OCI_INDEX)).descriptor
+
+
+async def attach(client: RegistryClient, ref: Reference, subject: Descriptor, note: str) -> Descriptor:
+    """Attach an artifact to a manifest, with the fallback tag where the registry needs it."""
+    empty = Descriptor.of(OCI_EMPTY, b"{}")
+    await client.put_blob(ref, b"{}", empty)
+    manifest = canonical_json(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "artifactType": "application/vnd.example.note",
+            "config": empty.to_json(),
+            "layers": [empty.to_json()],
+            "subject": subject.to_json(),
+            "annotations": {"note": note},
+        }
+    )
+    pinned = ref.with_digest(Descriptor.of(OCI_MANIFEST, manifest).digest)
+    pushed = await client.put_manifest(pinned, manifest, OCI_MANIFEST)
+    if not pushed.subject_acknowledged:
+        await client.add_referrer_fallback(ref, subject.digest, pushed.descriptor)
+    return pushed.descriptor

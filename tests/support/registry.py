@@ -23,7 +23,7 @@ version: 0.1
 log: {{level: warn, accesslog: {{disabled: true}}}}
 storage:
   filesystem: {{rootdirectory: {root}}}
-  delete: {{enabled: true}}
+  delete: {{enabled: {deletes}}}
   maintenance: {{uploadpurging: {{enabled: false}}}}
 http:
   addr: {address}
@@ -65,29 +65,46 @@ def start_registry(
     address: str = "127.0.0.1",
     port: int | None = None,
     tls: tuple[Path, Path] | None = None,
+    program: Path | None = None,
+    auth: str = "",
+    deletes: bool = True,
 ) -> Iterator[RegistryServer]:
-    """Run `docker-registry` with its storage in `folder` until the block ends.
+    """Run the distribution project's registry with its storage in `folder` until the block ends.
 
-    `tls` are the files of its certificate and key; without it the registry speaks plain HTTP.
+    `tls` are the files of its certificate and key; without it the registry speaks plain HTTP. `program` is
+    Debian's `docker-registry` by default, `auth` the YAML of its configuration's section of that name.
 
     Skips the test where the program is not installed; raises RuntimeError when it does not start.
     """
+    program = program or _docker_registry()
+    host = f"{address}:{port or free_port(address)}"
+    storage, config = folder / "storage", folder / "registry.yaml"
+    storage.mkdir(parents=True, exist_ok=True)
+    secured = _TLS.format(certificate=tls[0], key=tls[1]) if tls else ""
+    deletion = str(deletes).lower()
+    config.write_text(_CONFIG.format(root=storage, address=host, deletes=deletion) + secured + auth)
+    with serving([str(program), "serve", str(config)], host, folder) as process_id:
+        yield RegistryServer(host, storage, process_id)
+
+
+def _docker_registry() -> Path:
     program = shutil.which("docker-registry")
     if program is None:
         pytest.skip("docker-registry is not installed: `apt-get install docker-registry` as root")
-    host = f"{address}:{port or free_port(address)}"
-    storage, config, log = folder / "storage", folder / "registry.yaml", folder / "registry.log"
-    storage.mkdir(parents=True, exist_ok=True)
-    secured = _TLS.format(certificate=tls[0], key=tls[1]) if tls else ""
-    config.write_text(_CONFIG.format(root=storage, address=host) + secured)
+    return Path(program)
+
+
+@contextlib.contextmanager
+def serving(command: list[str], host: str, folder: Path) -> Iterator[int]:
+    """Run a server until the block ends; gives its process id once it listens."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "registry.log"
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "OTEL_TRACES_EXPORTER": "none"}
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [program, "serve", str(config)], stdout=output, stderr=subprocess.STDOUT, env=environment
-        )
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
     try:
         _await_listening(host, process, log)
-        yield RegistryServer(host, storage, process.pid)
+        yield process.pid
     finally:
         process.terminate()
         process.wait(timeout=10)
@@ -99,11 +116,11 @@ def _await_listening(host: str, process: subprocess.Popen[bytes], log: Path, sec
     pause = threading.Event()
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise RuntimeError(f"docker-registry ended with {process.returncode}: {log.read_text()[-2000:]}")
+            raise RuntimeError(f"the registry ended with {process.returncode}: {log.read_text()[-2000:]}")
         with contextlib.suppress(OSError), socket.create_connection((address, int(port)), timeout=1):
             return
         pause.wait(0.02)
-    raise RuntimeError(f"docker-registry does not listen on {host} after {seconds} seconds.")
+    raise RuntimeError(f"the registry does not listen on {host} after {seconds} seconds.")
 
 
 Fault = Callable[[web.Request], Awaitable[web.StreamResponse | None]]

@@ -342,7 +342,18 @@ def _parse_referrers(ref: Reference, body: bytes) -> ImageIndex:
     try:
         return parse_index(body)
     except InvalidImage as error:
+        if _is_null_list(body):
+            return ImageIndex(())
         raise ProtocolError(f"{ref.name}: the list of referrers is malformed. {error}") from error
+
+
+def _is_null_list(body: bytes) -> bool:
+    """Tell whether `manifests` is null: how some servers write that there are none."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and "manifests" in document and document["manifests"] is None
 
 
 def _next_page(url: URL, headers: Mapping[str, str]) -> URL | None:

@@ -35,6 +35,7 @@ from .errors import (
     ProtocolError,
     RegistryError,
     RegistryUnavailable,
+    TooLarge,
     Unauthorized,
 )
 from .reference import Reference
@@ -43,7 +44,7 @@ from .tokens import TokenBook, TokenKey
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MAX_REDIRECTS = 5
-_EXCERPT_BYTES = 2048
+_EXCERPT_BYTES = 4096
 # A whole body must arrive at this pace (bytes per second, after a grace time): a dripping one is a failure.
 _SLOWEST_RATE = 8192
 _SLOWEST_SECONDS = 30
@@ -209,7 +210,7 @@ class Transport:
         if response.status != 401 or response.url.origin() != home or request.url.origin() != home:
             return response  # a storage back end has no say in where credentials go
         challenges = response.headers.getall("WWW-Authenticate", [])
-        response.release()
+        await _finish(response)
         credential = find_credential(self._credentials, registry, request.reference.repository)
         authorization = await self._tokens.answer(key, request.url, challenges, credential, known)
         return await self._send_following(request, authorization)
@@ -235,7 +236,7 @@ class Transport:
             if target.origin() != url.origin():
                 headers.pop("Authorization", None)
             url = target
-            response.release()
+            await _finish(response)
         raise ProtocolError(f"{_label(request)}: more than {_MAX_REDIRECTS} redirects.")
 
 
@@ -271,14 +272,18 @@ async def _error_of(request: Request, response: aiohttp.ClientResponse) -> Regis
 
 async def _excerpt(response: aiohttp.ClientResponse) -> str:
     """Quote the error code of a distribution error document; the rest of a body may hold anything."""
-    try:
-        body = await response.content.read(_EXCERPT_BYTES)
-    except (aiohttp.ClientError, TimeoutError):
-        body = b""
-    finally:
-        response.close()
-    codes = _ERROR_CODE.findall(body)
+    codes = _ERROR_CODE.findall(await _finish(response))
     return f" ({', '.join(code.decode() for code in dict.fromkeys(codes))})" if codes else ""
+
+
+async def _finish(response: aiohttp.ClientResponse) -> bytes:
+    """Read a small body that nobody needs to its end, so that the connection can be used again."""
+    try:
+        return await read_capped(response, _EXCERPT_BYTES)
+    except (aiohttp.ClientError, TimeoutError, TooLarge):
+        return b""
+    finally:
+        response.close()  # a connection that still has something to say
 
 
 def _retry_after(response: aiohttp.ClientResponse) -> float | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgemodel_operator.oci.transport import RetryPolicy
+from edgemodel_operator.oci.transport import RetryPolicy, parse_retry_after
 
 POLICY = RetryPolicy(first_pause=0.25, longest_pause=10.0, longest_retry_after=60.0)
 
@@ -24,3 +26,20 @@ def test_pauses_differ_so_that_many_sites_do_not_return_in_step() -> None:
 @pytest.mark.parametrize(("asked", "waited"), [(0.0, 0.0), (7.0, 7.0), (3600.0, 60.0)])
 def test_the_registry_s_wish_is_respected_within_reason(asked: float, waited: float) -> None:
     assert POLICY.pause(1, asked) == waited
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0),
+        ("120", 120),
+        ("Fri, 20 Nov 2026 12:01:00 GMT", 60),
+        ("Fri, 20 Nov 2026 11:00:00 GMT", 0),
+        ("1234567", None),
+        ("-5", None),
+        ("soon", None),
+        ("", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(text: str, seconds: float | None) -> None:
+    assert parse_retry_after(text, datetime(2026, 11, 20, 12, tzinfo=UTC)) == seconds
