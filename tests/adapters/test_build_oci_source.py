@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import gzip
-import io
 import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import zstandard
 
-from edgemodel_operator.api.source import OciFile, OciSource, Source
+from edgemodel_operator.api.source import Archive, OciFile, OciSource, Source
 from edgemodel_operator.build.addresses import AddressPolicy
 from edgemodel_operator.build.failures import BuildError, BuildFailure, Reason
 from edgemodel_operator.build.sources import fetch_source
@@ -22,6 +23,7 @@ from edgemodel_operator.oci.descriptor import (
     OCI_EMPTY,
     OCI_INDEX,
     OCI_LAYER_GZIP,
+    OCI_LAYER_TAR,
     OCI_LAYER_ZSTD,
     OCI_MANIFEST,
     Descriptor,
@@ -30,9 +32,10 @@ from edgemodel_operator.oci.descriptor import (
 from edgemodel_operator.oci.image import make_index
 from edgemodel_operator.oci.reference import Reference, parse_reference
 from edgemodel_operator.oci.registry import RegistryClient
+from support.archives import make_tar, pack, special
 from support.build import LOOPBACK, sha256
 from support.images import make_layer
-from support.registry import RegistryServer
+from support.registry import FaultyRegistry, RegistryServer
 
 MODEL = b"weights" * 1000
 TITLE = "org.opencontainers.image.title"
@@ -47,11 +50,22 @@ def ref(registry: RegistryServer, request: pytest.FixtureRequest) -> Reference:
 
 async def push(client: RegistryClient, ref: Reference, layers: Layers) -> Descriptor:
     """Push a manifest with layers of (content, media type, title)."""
+    return await push_annotated(
+        client,
+        ref,
+        [(content, media_type, {TITLE: title} if title else {}) for content, media_type, title in layers],
+    )
+
+
+async def push_annotated(
+    client: RegistryClient, ref: Reference, layers: list[tuple[bytes, str, dict[str, str]]]
+) -> Descriptor:
+    """Push a manifest with layers of (content, media type, annotations)."""
     entries = []
-    for content, media_type, title in layers:
+    for content, media_type, notes in layers:
         blob = Descriptor.of(media_type, content)
         await client.put_blob(ref, content, blob)
-        entries.append({**blob.to_json(), "annotations": {TITLE: title} if title else {}})
+        entries.append({**blob.to_json(), "annotations": notes})
     config = Descriptor.of(OCI_EMPTY, b"{}")
     await client.put_blob(ref, b"{}", config)
     manifest = {
@@ -111,19 +125,13 @@ async def test_a_digest_pins_the_artifact(client: RegistryClient, ref: Reference
     assert (await fetch(make_source(ref.with_digest(stored.digest)), tmp_path)).size == 7000
 
 
-def gzip_layer(path: str, content: bytes) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        header = tarfile.TarInfo(path)
-        header.size = len(content)
-        tar.addfile(header, io.BytesIO(content))
-    return gzip.compress(out.getvalue())
-
-
 @pytest.mark.parametrize("path", ["", "models/model.onnx", "/models/model.onnx"])
 async def test_a_file_in_an_image(client: RegistryClient, ref: Reference, tmp_path: Path, path: str) -> None:
     _, base = make_layer("etc/os-release", b"tiny")
-    layers = [(base, OCI_LAYER_ZSTD, ""), (gzip_layer("models/model.onnx", MODEL), OCI_LAYER_GZIP, "")]
+    layers = [
+        (base, OCI_LAYER_ZSTD, ""),
+        (gzip.compress(make_tar(("models/model.onnx", MODEL))), OCI_LAYER_GZIP, ""),
+    ]
     await push(client, ref, layers)
     assert (await fetch(make_source(ref, path), tmp_path)).path.read_bytes() == MODEL
     assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["model.onnx"]
@@ -224,3 +232,109 @@ async def test_a_model_and_its_weights_are_found_by_their_suffixes_or_titles(
         fetched = await fetch_all(source, want, tmp_path)
         assert [file.path.read_bytes() for file in fetched.files] == [b"<net/>", MODEL]
         assert [file.name for file in fetched.files] == ["line.xml", "line.bin"]
+
+
+WEIGHT = "application/vnd.cncf.model.weight.v1"
+MODEL_DOC = "application/vnd.cncf.model.doc.v1.raw"
+FILE_PATH = "org.cncf.model.filepath"
+
+
+@pytest.mark.parametrize("key", [FILE_PATH, "org.cnai.model.filepath"])
+@pytest.mark.parametrize("path", ["", "onnx/model.onnx"])
+async def test_a_modelpack_of_raw_files(
+    client: RegistryClient, ref: Reference, tmp_path: Path, key: str, path: str
+) -> None:
+    layers = [
+        (b"read me", MODEL_DOC, {key: "README.md"}),
+        (MODEL, f"{WEIGHT}.raw", {key: "onnx/model.onnx"}),
+        (b"tensors", f"{WEIGHT}.raw", {key: "onnx/model.onnx.data"}),
+    ]
+    await push_annotated(client, ref, layers)
+    weights = OciFile(path="onnx/model.onnx.data" if path else "")
+    source = OciSource(reference=str(ref), path=path, sha256=sha256(MODEL), weights=weights)
+    fetched = await fetch_all(source, ONNX, tmp_path)
+    assert [(file.name, file.path.read_bytes()) for file in fetched.files] == [
+        ("model.onnx", MODEL),
+        ("model.onnx.data", b"tensors"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pack"),
+    [("tar", bytes), ("tar+gzip", gzip.compress), ("tar+zstd", zstandard.compress)],
+    ids=["tar", "gzip", "zstd"],
+)
+@pytest.mark.parametrize(
+    "kind", [WEIGHT, "application/vnd.kitops.modelkit.model.v1"], ids=["ModelPack", "KitOps"]
+)
+async def test_a_model_in_the_tar_layers_of_a_modelpack_or_modelkit(
+    client: RegistryClient,
+    ref: Reference,
+    tmp_path: Path,
+    *,
+    kind: str,
+    suffix: str,
+    pack: Callable[[bytes], bytes],
+) -> None:
+    data = pack(make_tar(("data/other.onnx", b"training data")))
+    packed = pack(make_tar(("./models/line.onnx", MODEL), ("./models/line.data", b"tensors")))
+    layers = [
+        (packed, f"{kind}.{suffix}", {FILE_PATH: "models"}),
+        (data, "application/vnd.kitops.modelkit.dataset.v1.tar", {}),
+        (data, "application/vnd.cncf.model.code.v1.tar+gzip", {FILE_PATH: "data"}),
+    ]
+    await push_annotated(client, ref, layers)
+    source = OciSource(reference=str(ref), weights=OciFile(path="models/line.data"))
+    fetched = await fetch_all(source, ONNX, tmp_path)
+    assert [(file.name, file.path.read_bytes()) for file in fetched.files] == [
+        ("line.onnx", MODEL),
+        ("line.data", b"tensors"),
+    ]
+    assert [file.name for file in tmp_path.iterdir()] == ["source"]
+
+
+async def test_a_layer_is_fetched_once_for_all_its_files(
+    faulty: FaultyRegistry, client: RegistryClient, ref: Reference, tmp_path: Path
+) -> None:
+    layer = make_tar(("line.onnx", MODEL), ("line.data", b"tensors"))
+    await push_annotated(client, ref, [(layer, "application/vnd.kitops.modelkit.model.v1.tar", {})])
+    source = OciSource(
+        reference=f"{faulty.host}/{ref.repository}:{ref.tag}", weights=OciFile(path="line.data")
+    )
+    assert len((await fetch_all(source, ONNX, tmp_path)).files) == 2
+    assert len(faulty.requests("GET", "/blobs/")) == 1
+    assert len(faulty.requests("GET", "/manifests/")) == 1
+
+
+async def test_a_folder_that_oras_packed(client: RegistryClient, ref: Reference, tmp_path: Path) -> None:
+    packed = gzip.compress(make_tar(special("exports", tarfile.DIRTYPE), ("exports/model.onnx", MODEL)))
+    annotations = {TITLE: "exports", "io.deis.oras.content.unpack": "true"}
+    await push_annotated(client, ref, [(packed, OCI_LAYER_GZIP, annotations)])
+    assert (await fetch(make_source(ref), tmp_path)).path.read_bytes() == MODEL
+
+
+async def test_a_titled_file_is_no_tar_whatever_its_type_says(
+    client: RegistryClient, ref: Reference, tmp_path: Path
+) -> None:
+    await push(client, ref, [(b"no tar", OCI_LAYER_TAR, "notes.txt")])
+    failure = await failure_of(make_source(ref), tmp_path)
+    assert failure.message == f"{ref} holds no .onnx file."
+
+
+async def test_without_a_sha256_the_digest_is_told(
+    client: RegistryClient, ref: Reference, tmp_path: Path
+) -> None:
+    await push(client, ref, artifact(("model.onnx", MODEL)))
+    fetched = await fetch_all(OciSource(reference=str(ref)), ONNX, tmp_path)
+    assert [file.sha256 for file in fetched.fetched] == [sha256(MODEL)]
+
+
+async def test_an_archive_in_an_artifact(client: RegistryClient, ref: Reference, tmp_path: Path) -> None:
+    packed = pack({"m/model.onnx": MODEL, "m/w.data": b"tensors"}, "zip")
+    await push(client, ref, artifact(("README.md", b"-"), ("models.zip", packed)))
+    source = Source(oci=OciSource(reference=str(ref)), archive=Archive())
+    access = access_to(OciSource(reference=str(ref)))
+    want = replace(ONNX, beside=True)
+    fetched = await fetch_source(source, want, tmp_path, ALLOWED, access)
+    assert [file.name for file in fetched.files] == ["model.onnx", "w.data"]
+    assert [(file.name, file.sha256) for file in fetched.fetched] == [("models.zip", sha256(packed))]

@@ -22,7 +22,7 @@ def local_names(called: tuple[str, ...], want: Want) -> tuple[str, ...]:
         return (name,)
     below = _below(PurePosixPath(main).parent, PurePosixPath(others[0]))
     weights = _plain(below) or f"weights{_suffix(want.weights)}"
-    if weights.casefold() == name.casefold():
+    if f"{weights}/".casefold().startswith(f"{name}/".casefold()):  # one cannot be file and folder
         return (f"model{_suffix(want.main)}", f"weights{_suffix(want.weights)}")
     return (name, weights)
 
