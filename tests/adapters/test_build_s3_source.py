@@ -251,7 +251,7 @@ async def test_an_object_that_was_replaced_is_not_mixed_with_the_old_one(
 @pytest.mark.parametrize(
     "said",
     [
-        (301, {"x-amz-bucket-region": "eu-west-1"}, "", "set `region: eu-west-1`"),
+        (301, {"x-amz-bucket-region": "eu-west-1"}, "", "is served elsewhere (in region eu-west-1): set `endpoint` and `region`"),
         (
             301,
             {},

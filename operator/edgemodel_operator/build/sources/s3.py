@@ -32,6 +32,7 @@ from edgemodel_operator.build.sources.secrets import authorities, text_of
 from edgemodel_operator.build.sources.transfer import download
 
 _ERROR_BYTES = 64 * 1024
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,64})</Code>")
 _REGION = re.compile(rb"<Region>([a-z0-9-]{1,63})</Region>")
 _ENDPOINT = re.compile(rb"<Endpoint>([A-Za-z0-9.:-]{1,253})</Endpoint>")
@@ -86,8 +87,8 @@ class S3Requests:
         match = _CODE.search(body)
         code = match[1].decode() if match else ""
         facts = self._facts(response.url)
-        if region := self._other_region(response, body):
-            return fail(Reason.SOURCE_INVALID, region)
+        if place := self._other_place(response, body):
+            return fail(Reason.SOURCE_INVALID, place)
         if code in _NOT_FOUND:
             return fail(Reason.SOURCE_NOT_FOUND, _NOT_FOUND[code].format(**facts))
         if code in _SENTENCES:
@@ -106,23 +107,25 @@ class S3Requests:
             "whose": whose,
         }
 
-    def _other_region(self, response: aiohttp.ClientResponse, body: bytes) -> str:
-        """Say which region the store asks for, where it does."""
+    def _other_place(self, response: aiohttp.ClientResponse, body: bytes) -> str:
+        """Say which region or endpoint the store asks for, where it does."""
+        bucket, ours = self.source.bucket, self.source.region
         named = _REGION.search(body)
-        region = response.headers.get("x-amz-bucket-region", named[1].decode() if named else "")
-        if region and region != self.source.region and response.status in {301, 307, 400, 403}:
-            return (
-                f"The bucket {self.source.bucket} is in the region {region[:63]}, not in "
-                f"{self.source.region}: set `region: {region[:63]}`."
+        region = response.headers.get("x-amz-bucket-region", named[1].decode() if named else "")[:63]
+        if response.status in _REDIRECTS:
+            found = _ENDPOINT.search(body)
+            place = " ".join(
+                part
+                for part in (found[1].decode() if found else "", f"in region {region}" if region else "")
+                if part
             )
-        if response.status not in {301, 302, 303, 307, 308}:
-            return ""
-        endpoint = _ENDPOINT.search(body)
-        elsewhere = f" ({endpoint[1].decode()})" if endpoint else ""
-        return (
-            f"The bucket {self.source.bucket} is served elsewhere{elsewhere}: set `endpoint` and `region` to "
-            "where it is."
-        )
+            return (
+                f"The bucket {bucket} is served elsewhere{f' ({place})' if place else ''}: set `endpoint` and "
+                "`region` to where it is."
+            )
+        if region and region != ours and response.status in {400, 403}:
+            return f"The bucket {bucket} is in the region {region}, not in {ours}: set `region: {region}`."
+        return ""
 
 
 def object_url(source: S3Source, key: str) -> URL:
