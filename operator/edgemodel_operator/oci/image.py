@@ -18,6 +18,7 @@ from .descriptor import (
     OCI_INDEX,
     OCI_LAYER_GZIP,
     OCI_LAYER_TAR,
+    OCI_LAYER_ZSTD,
     OCI_MANIFEST,
     Descriptor,
     InvalidDescriptor,
@@ -37,6 +38,7 @@ EPOCH = "1970-01-01T00:00:00Z"
 _OCI_NAMES = {
     "application/vnd.docker.container.image.v1+json": OCI_CONFIG,
     "application/vnd.docker.image.rootfs.diff.tar.gzip": OCI_LAYER_GZIP,
+    "application/vnd.docker.image.rootfs.diff.tar.zstd": OCI_LAYER_ZSTD,
     "application/vnd.docker.image.rootfs.diff.tar": OCI_LAYER_TAR,
 }
 
@@ -219,8 +221,8 @@ def graft(
 ) -> Image:
     """Put layers on top of an existing image of one platform, without touching the bytes below.
 
-    Everything else of the runtime's configuration is kept; `labels` are added to it, `annotations` become
-    those of the new manifest. Raises InvalidImage when manifest and configuration do not belong together.
+    Everything else of the runtime's configuration is kept, but for its time; `labels` are added to it,
+    `annotations` become those of the new manifest. Raises InvalidImage when manifest and configuration do not belong together.
     """
     manifest = parse_manifest(runtime_manifest)
     config = _object(runtime_config, "configuration")
@@ -233,6 +235,7 @@ def graft(
         )
     grafted = {
         **config,
+        "created": EPOCH,
         "config": _with_labels(config.get("config"), labels or {}),
         "rootfs": {"type": "layers", "diff_ids": [*diff_ids, *(layer.diff_id for layer in layers)]},
     }

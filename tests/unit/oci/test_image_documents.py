@@ -105,6 +105,14 @@ def test_grafting_keeps_history_in_step_with_layers() -> None:
     assert grafted["unknown"] == {"kept": True}
 
 
+def test_grafting_sets_the_time_to_the_epoch() -> None:
+    runtime = _runtime(AMD64)
+    body = canonical_json({**json.loads(runtime.config), "created": "2026-11-21T18:00:00Z"})
+    manifest = {**json.loads(runtime.manifest), "config": Descriptor.of(OCI_CONFIG, body).to_json()}
+    grafted = json.loads(graft(canonical_json(manifest), body, [_layer("model")]).config)
+    assert grafted["created"] == "1970-01-01T00:00:00Z"
+
+
 def test_a_docker_runtime_becomes_an_oci_image() -> None:
     config = canonical_json(
         {"os": "linux", "architecture": "arm64", "rootfs": {"type": "layers", "diff_ids": ["sha256:x"]}}
