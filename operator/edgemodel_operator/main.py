@@ -145,6 +145,7 @@ class Operator:
             registries.plain_http,
             registries.allowed_upload_hosts,
             settings.builds.docker,
+            settings.builds.buildah,
         )
         # An operator that stops leaves its Jobs to the next one.
         runner = JobRunner(Jobs(kube), settings.builds, is_stopping=lambda: self._stopping)

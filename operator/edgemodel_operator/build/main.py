@@ -17,14 +17,17 @@ import resource
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 
 from edgemodel_operator.build.failures import BuildError, BuildFailure, Reason
 from edgemodel_operator.build.jobs.answer import write_note
 from edgemodel_operator.build.jobs.mounts import REQUEST, complete_request
+from edgemodel_operator.build.jobs.plan import JobStep
 from edgemodel_operator.build.limits import die_with_parent, limit_soft, renounce_privileges
+from edgemodel_operator.build.made_runtime import make_runtime
 from edgemodel_operator.build.pipeline import build_image
 from edgemodel_operator.build.protocol import (
     MAX_REQUEST_BYTES,
@@ -39,6 +42,10 @@ from edgemodel_operator.build.request import BuildRequest, BuildResult
 MEMORY_BYTES = 2 * 1024**3
 """Address space of the worker: far above what it needs (streams and thread stacks), far below a node."""
 
+Maker = Callable[[BuildRequest, Path, Reporter], Coroutine[None, None, BuildResult]]
+MAKERS: Mapping[JobStep, Maker] = MappingProxyType(
+    {JobStep.IMAGE: build_image, JobStep.RUNTIME: make_runtime}
+)
 NOTE = Path("/dev/termination-log")
 """Where the kubelet looks for the last word of a container."""
 
@@ -52,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _prepare_process(options)
     say = _take_stdout()
     try:
-        outcome = _build(_read_request(options.mounts), options.work, say)
+        make = MAKERS[JobStep(options.make)]
+        outcome = _build(make, _read_request(options.mounts), options.work, say)
     except InvalidMessage as error:
         outcome = BuildFailure(reason=Reason.INVALID_REQUEST, message=str(error))
     except BuildError as error:
@@ -69,6 +77,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, help="an empty folder for temporary files")
     parser.add_argument("--parent", type=int, help="end when this process, our parent, ends")
     parser.add_argument("--mounts", type=Path, help="the folder in which a Job finds request and Secrets")
+    parser.add_argument("--make", choices=list(JobStep), default=JobStep.IMAGE, help="what to make")
     parser.add_argument("--note", type=Path, default=NOTE, help="where a Job leaves its answer")
     return parser.parse_args(arguments)
 
@@ -105,14 +114,14 @@ def _take_stdout() -> Callable[[Message], None]:
 
 
 def _build(
-    request: BuildRequest, work: Path | None, answer: Callable[[Message], None]
+    make: Maker, request: BuildRequest, work: Path | None, answer: Callable[[Message], None]
 ) -> BuildResult | BuildFailure:
     reporter = Reporter(answer)
     try:
         if work is not None:
-            return asyncio.run(build_image(request, work, reporter))
+            return asyncio.run(make(request, work, reporter))
         with tempfile.TemporaryDirectory(prefix="edgemodel-build-") as folder:
-            return asyncio.run(build_image(request, Path(folder), reporter))
+            return asyncio.run(make(request, Path(folder), reporter))
     except BuildError as error:
         return error.failure
     except OSError as error:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from edgemodel_operator.build.failures import Reason, fail
-from edgemodel_operator.build.jobs.plan import job_labels, plan_job
+from edgemodel_operator.adapters.kube import KubeError
+from edgemodel_operator.build.failures import BuildError, Reason, fail
+from edgemodel_operator.build.jobs.plan import LABEL_STEP, JobPlan, job_labels, plan_job, plan_runtime_jobs
 from edgemodel_operator.build.jobs.runner import JobRunner
 from edgemodel_operator.build.request import BuildRequest, BuildResult
 from edgemodel_operator.build.supplier import (
@@ -37,19 +40,70 @@ class PlacedBuilder:
         """Make the image; raises SupplyError, and KubeError when the API cannot be asked."""
         with supply_errors():
             request = self.worker.request(job, BuildAccess())
+            runtimes = plan_runtime_jobs(job, request, self.settings)
             plan = plan_job(job, request, self.settings)
-            if plan is None:
-                await self.runner.remove_jobs(
-                    job.namespace, job_labels(job.namespace, job.model_name, job.variant)
-                )
-                return await self.worker.build(job, access, on_progress)
-            result = await self.runner.run(
-                plan,
-                on_progress=progress_to(on_progress),
-                on_waiting=lambda text: on_progress(SupplyStep.PREPARE, text),
+            await self._remove_old(
+                job, {step_of(one.labels) for one in (*runtimes, *([plan] if plan else []))}
             )
-            _check(request, result, plan.image)
+            made = await self._make_runtimes(runtimes, request, on_progress)
+            if plan is None:
+                return await self.worker.build(job, access, on_progress, made)
+            if made:
+                plan = (
+                    plan_job(job, request.model_copy(update={"made_runtimes": made}), self.settings) or plan
+                )
+            result = await self._run(plan, request, on_progress)
         return built_image(result)
+
+    async def _make_runtimes(
+        self, plans: Sequence[JobPlan], request: BuildRequest, on_progress: OnProgress
+    ) -> tuple[str, ...]:
+        """Have all runtime images made at the same time, and give them by digest.
+
+        The first failure is told at once; the other Jobs go on, and the next try listens to them again.
+        """
+        failed = asyncio.Event()
+        tasks = [
+            asyncio.create_task(self._run(plan, request, on_progress, is_wanted=failed.is_set))
+            for plan in plans
+        ]
+        try:
+            return tuple(result.image for result in await asyncio.gather(*tasks))
+        except (BuildError, KubeError):
+            failed.set()
+            raise
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(
+        self,
+        plan: JobPlan,
+        request: BuildRequest,
+        on_progress: OnProgress,
+        is_wanted: Callable[[], bool] = lambda: False,
+    ) -> BuildResult:
+        result = await self.runner.run(
+            plan,
+            on_progress=progress_to(on_progress),
+            on_waiting=lambda text: on_progress(SupplyStep.PREPARE, text),
+            is_wanted=is_wanted,
+        )
+        _check(request, result, plan.image)
+        return result
+
+    async def _remove_old(self, job: SupplyJob, steps: Collection[str]) -> None:
+        """Delete the Jobs of steps that this build does not have any more."""
+        labels = job_labels(job.namespace, job.model_name, job.variant)
+        await self.runner.remove_jobs(
+            job.namespace, labels, lambda found: step_of(found["metadata"].get("labels") or {}) not in steps
+        )
+
+
+def step_of(labels: Mapping[str, str]) -> str:
+    """Give the step that a Job is for."""
+    return labels.get(LABEL_STEP, "")
 
 
 def _check(request: BuildRequest, result: BuildResult, image: str) -> None:

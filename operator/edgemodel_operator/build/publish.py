@@ -11,16 +11,19 @@ images that are complete in themselves; the next build goes on where this one en
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgemodel_operator.build.failures import BuildError, Reason, fail
 from edgemodel_operator.build.graft import GraftedImage
+from edgemodel_operator.build.runtime import RuntimeChild
 from edgemodel_operator.build.together import for_each
 from edgemodel_operator.core.build_key import child_tag, index_tag
 from edgemodel_operator.oci import errors
 from edgemodel_operator.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
+from edgemodel_operator.oci.image import parse_manifest
 from edgemodel_operator.oci.image_store import ImageStore
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.upload import BlobSource, local_source
@@ -78,20 +81,37 @@ class Publisher:
         except errors.RegistryError as error:
             raise registry_failure(self._to, error) from error
 
+    async def publish_runtime(self, child: RuntimeChild) -> None:
+        """Push the runtime image of one platform, without a tag: nobody is to run it. Raises BuildError."""
+        config = parse_manifest(child.manifest).config
+        layers = self._runtime_blobs(child.layers, child.blobs)
+        blobs = [*layers, _Blob(config, local_source(child.config))]
+        self._total = sum(blob.descriptor.size for blob in blobs)
+        try:
+            await for_each(self._put, blobs, at_once=_AT_ONCE)
+            await for_each(self._confirm, blobs, at_once=_AT_ONCE)
+            await self._to.client.put_manifest(
+                self._to.target.with_digest(child.digest), child.manifest, OCI_MANIFEST
+            )
+        except errors.RegistryError as error:
+            raise registry_failure(self._to, error) from error
+
     def _blobs(self, image: GraftedImage) -> Iterator[_Blob]:
         """Give every blob once: the model's first, since they are what the image is made for."""
         for written in image.layers:
             yield _Blob(written.layer.descriptor, local_source(written.blob))
         local = {digest: path for child in image.children for digest, path in child.runtime_blobs.items()}
-        for layer in {
-            layer.digest: layer for child in image.children for layer in child.runtime_layers
-        }.values():
+        layers = [layer for child in image.children for layer in child.runtime_layers]
+        yield from self._runtime_blobs(layers, local)
+        for child in image.children:
+            yield _Blob(child.image.config_descriptor, local_source(child.image.config))
+
+    def _runtime_blobs(self, layers: Iterable[Descriptor], local: Mapping[str, Path]) -> Iterator[_Blob]:
+        for layer in {layer.digest: layer for layer in layers}.values():
             if layer.digest in local:
                 yield _Blob(layer, local_source(local[layer.digest]))
             else:
                 yield _Blob(layer, self._from_runtime(layer), self._to.mount_from)
-        for child in image.children:
-            yield _Blob(child.image.config_descriptor, local_source(child.image.config))
 
     async def _put(self, blob: _Blob) -> None:
         await self._to.client.put_blob(

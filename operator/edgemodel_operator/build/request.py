@@ -21,7 +21,7 @@ from edgemodel_operator.oci.auth import Credential
 from edgemodel_operator.oci.descriptor import canonical_json
 from edgemodel_operator.oci.image_layout import parse_location
 from edgemodel_operator.oci.reference import Reference
-from edgemodel_operator.settings import DockerSettings, SourceSettings
+from edgemodel_operator.settings import BuildahSettings, DockerSettings, SourceSettings
 
 REVEAL = "reveal"
 """Key of the serialization context under which passwords are written out: only for the worker's stdin."""
@@ -40,6 +40,15 @@ class Login(Schema):
     @field_serializer("password", when_used="json")
     def _write_password(self, password: SecretStr, info: SerializationInfo) -> str:
         return _reveal(password, info)
+
+
+class Adoption(Schema):
+    """An image that a Job pushed, and that is to be proved instead of built."""
+
+    index_digest: str
+    """`sha256:…` of its index."""
+    source_digests: tuple[str, ...]
+    """The SHA-256 of each file that the Job fetched, as it says."""
 
 
 class BuildRequest(Schema):
@@ -72,6 +81,10 @@ class BuildRequest(Schema):
     """The fields of the Secret that the source of the Dockerfile's context names, in base64."""
     docker: DockerSettings = DockerSettings()
     """The engines that build Dockerfiles."""
+    buildah: BuildahSettings = BuildahSettings()
+    """How Jobs build Dockerfiles."""
+    made_runtimes: tuple[str, ...] = ()
+    """The runtime images that Jobs have made from the Dockerfile, `name@sha256:…`, one for each platform."""
     volume: str = ""
     """The folder where the volume of a `pvc` source is mounted; empty: none is."""
     plain_http: tuple[str, ...] = ()
@@ -80,6 +93,8 @@ class BuildRequest(Schema):
     """Hosts (`host[:port]`) to which registries may send uploads besides themselves."""
     source_limits: SourceSettings = SourceSettings()
     """What the source may do."""
+    adoption: Adoption | None = None
+    """Given where the image was built by a Job."""
 
     @field_serializer("source_secret", "context_secret", when_used="json")
     def _write_secret(self, fields: dict[str, SecretStr], info: SerializationInfo) -> dict[str, str]:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pydantic import SecretStr, ValidationError
 
 from edgemodel_operator.build.failures import BuildError, Step
-from edgemodel_operator.build.request import BuildRequest, BuildResult, Login, Progress
+from edgemodel_operator.build.request import Adoption, BuildRequest, BuildResult, Login, Progress
 from edgemodel_operator.build.worker import run_build
 from edgemodel_operator.core.supply import BuildAccess, BuiltImage, SupplyError, SupplyJob
 from edgemodel_operator.core.world import SupplyStep
-from edgemodel_operator.settings import DockerSettings, SourceSettings
+from edgemodel_operator.settings import BuildahSettings, DockerSettings, SourceSettings
 
 SOURCE_STEPS = frozenset({Step.DOWNLOAD, Step.INSPECT})
 MEGABYTE = 1_000_000
@@ -30,6 +30,7 @@ class WorkerBuilder:
     plain_http: tuple[str, ...]
     upload_hosts: tuple[str, ...] = ()
     docker: DockerSettings = field(default_factory=DockerSettings)
+    buildah: BuildahSettings = field(default_factory=BuildahSettings)
 
     def build_key(self, job: SupplyJob) -> str:
         """Give the hash of everything that decides the bytes of the image."""
@@ -40,11 +41,22 @@ class WorkerBuilder:
         job: SupplyJob,
         access: BuildAccess,
         on_progress: OnProgress,
+        made_runtimes: tuple[str, ...] = (),
     ) -> BuiltImage:
-        """Make the image; raises SupplyError."""
+        """Make the image, on the runtime images that Jobs have made, if any; raises SupplyError."""
         with supply_errors():
-            result = await run_build(self.request(job, access), on_progress=progress_to(on_progress))
+            request = self.request(job, access).model_copy(update={"made_runtimes": made_runtimes})
+            result = await run_build(request, on_progress=progress_to(on_progress))
         return built_image(result)
+
+    async def adopt(self, job: SupplyJob, access: BuildAccess, answer: BuildResult) -> None:
+        """Prove that the image which a Job answered with is the one that it was asked for.
+
+        Raises BuildError.
+        """
+        digests = tuple(file.sha256 for file in answer.report.files)
+        adoption = Adoption(index_digest=answer.index_digest, source_digests=digests)
+        await run_build(self.request(job, access).model_copy(update={"adoption": adoption}))
 
     def request(self, job: SupplyJob, access: BuildAccess) -> BuildRequest:
         """Give what the worker is asked; raises ValidationError."""
@@ -61,6 +73,7 @@ class WorkerBuilder:
             source_secret=_encoded(access.source_secret),
             context_secret=_encoded(access.context_secret),
             docker=self.docker,
+            buildah=self.buildah,
             config_map=_encoded_entries(job, access),
             plain_http=self.plain_http,
             upload_hosts=self.upload_hosts,

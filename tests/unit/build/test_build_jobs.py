@@ -23,7 +23,7 @@ from edgemodel_operator.build.jobs import runner as runner_module
 from edgemodel_operator.build.jobs.answer import LongAnswer, is_answer, read_line, read_note, write_note
 from edgemodel_operator.build.jobs.manifest import make_job
 from edgemodel_operator.build.jobs.mounts import complete_request
-from edgemodel_operator.build.jobs.plan import JobPlan, plan_job
+from edgemodel_operator.build.jobs.plan import LABEL_STEP, JobPlan, JobStep, plan_job, plan_runtime_jobs
 from edgemodel_operator.build.jobs.runner import JobRunner
 from edgemodel_operator.build.jobs.trouble import why_ended, why_not_started
 from edgemodel_operator.build.placement import PlacedBuilder
@@ -33,7 +33,7 @@ from edgemodel_operator.build.supplier import WorkerBuilder
 from edgemodel_operator.core.supply import BuildAccess, SupplyError, SupplyJob, supply_jobs
 from edgemodel_operator.core.world import Model, SupplyStep
 from edgemodel_operator.oci.auth import Credential
-from edgemodel_operator.settings import BuildMode, BuildSettings, SourceSettings
+from edgemodel_operator.settings import BuildahSettings, BuildMode, BuildSettings, SourceSettings
 from support.builders import ModelBuilder, make_model
 
 Json = dict[str, Any]
@@ -42,6 +42,9 @@ IMAGE = f"registry.plant-a.local:5000/edgemodel/operator@{DIGEST}"
 CONVERTER = f"registry.plant-a.local:5000/edgemodel/converter@{DIGEST}"
 SETTINGS = BuildSettings(image=IMAGE, converters={Origin.PYTORCH_EXPORT: CONVERTER})
 WORKER = WorkerBuilder(SourceSettings(), ())
+BUILDAH = f"registry.plant-a.local:5000/edgemodel/buildah@{DIGEST}"
+WITH_BUILDAH = SETTINGS.model_copy(update={"buildah": BuildahSettings(image=BUILDAH)})
+CONTEXT = {"http": {"url": "https://files.plant-a.local/context.tar", "sha256": "c" * 64}}
 PVC = {"pvc": {"claimName": "models", "path": "line/model.onnx", "sha256": "b" * 64}}
 PASSWORD = "not-for-anybody"
 
@@ -69,6 +72,11 @@ def job_plan(builder: ModelBuilder | None = None, settings: BuildSettings = SETT
     return plan
 
 
+def runtime_plans(builder: ModelBuilder, settings: BuildSettings = WITH_BUILDAH) -> tuple[JobPlan, ...]:
+    job = supply(builder)
+    return plan_runtime_jobs(job, WORKER.request(job, BuildAccess()), settings)
+
+
 # --- which builds run in a Job, and in which image ----------------------------------------------------------
 
 
@@ -94,11 +102,10 @@ def with_dockerfile(builder: str, context: Json) -> ModelBuilder:
 
 
 def test_docker_engines_are_asked_by_the_operator_itself() -> None:
-    context = {"http": {"url": "https://files.plant-a.local/context.tar", "sha256": "c" * 64}}
     settings = SETTINGS.model_copy(update={"mode": BuildMode.JOB})
-    assert plan_of(with_dockerfile("Docker", context), settings) is None
+    assert plan_of(with_dockerfile("Docker", CONTEXT), settings) is None
     with pytest.raises(BuildError, match="builder: Docker"):
-        plan_of(with_dockerfile("Docker", context).with_("model.source", PVC), settings)
+        plan_of(with_dockerfile("Docker", CONTEXT).with_("model.source", PVC), settings)
 
 
 def test_the_secret_of_a_context_is_lent_like_that_of_the_model(tmp_path: Path) -> None:
@@ -109,6 +116,20 @@ def test_the_secret_of_a_context_is_lent_like_that_of_the_model(tmp_path: Path) 
     request = complete_request(WORKER.request(supply(builder), BuildAccess()), tmp_path)
     assert request.context_fields() == {"AWS_ACCESS_KEY_ID": b"plant"}
     assert request.source_fields() == {}
+
+
+def test_buildah_makes_the_runtime_of_each_platform_on_a_node_of_its_architecture() -> None:
+    builder = with_dockerfile("Buildah", CONTEXT)
+    assert [plan.architecture for plan in runtime_plans(builder)] == ["amd64", "arm64"]
+    (plan,) = runtime_plans(builder.with_("image.platforms", ["linux/arm64"]))
+    assert (plan.step, plan.image, plan.claims) == (JobStep.RUNTIME, BUILDAH, ())
+    assert runtime_plans(make_model()) == ()
+    # What is put on top of it is built where it would be built without a Dockerfile.
+    assert plan_of(builder) is None
+
+    with pytest.raises(BuildError, match=r"builds\.buildah\.image") as refused:
+        runtime_plans(builder, BuildSettings(image=IMAGE))
+    assert not refused.value.failure.retryable
 
 
 def test_without_a_digest_of_the_operators_image_there_are_no_jobs() -> None:
@@ -180,6 +201,17 @@ def test_the_manifest_is_valid_and_keeps_the_restricted_standard(plan: JobPlan) 
     assert all("sizeLimit" in volume["emptyDir"] for volume in pod["volumes"] if "emptyDir" in volume)
     assert container["resources"]["limits"]["memory"] == "4Gi"
     assert document["spec"]["backoffLimit"] == 0
+
+
+def test_only_the_commands_of_a_dockerfile_get_the_rights_that_buildah_needs() -> None:
+    plan = runtime_plans(with_dockerfile("Buildah", CONTEXT))[0]
+    document = make_job(plan, WITH_BUILDAH)
+    kubernetes_validate.validate(document, "1.36", strict=True)
+    spec = document["spec"]["template"]["spec"]
+    assert spec["securityContext"]["seccompProfile"] == {"type": "Unconfined"}
+    assert spec["containers"][0]["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert spec["containers"][0]["args"][-2:] == ["--make", "runtime"]
+    assert document["metadata"]["labels"]["edgemodel.dev/build-step"] == "runtime-amd64"
 
 
 def test_all_that_is_lent_is_mounted_read_only_and_later_logins_come_later() -> None:
@@ -474,7 +506,8 @@ class FakeJobs:
     existing: Json | None = None
     created: int = 0
     deleted: list[str] = field(default_factory=list)
-    others: tuple[str, ...] = ()
+    others: dict[str, str] = field(default_factory=dict)
+    """Name → step of the Jobs that the model had before."""
 
     async def create(self, document: Any) -> bool:
         if self.existing is not None:
@@ -487,7 +520,12 @@ class FakeJobs:
         return self.existing
 
     async def find(self, namespace: str, labels: str) -> tuple[Json, ...]:
-        return tuple({"metadata": {"name": name}} for name in self.others)
+        asked = dict(pair.split("=") for pair in labels.split(","))
+        found = [
+            {"metadata": {"name": name, "labels": {LABEL_STEP: step}}} for name, step in self.others.items()
+        ]
+        step = asked.get(LABEL_STEP)
+        return tuple(job for job in found if step in {None, job["metadata"]["labels"][LABEL_STEP]})
 
     async def delete(self, namespace: str, name: str) -> None:
         self.deleted.append(name)
@@ -526,7 +564,7 @@ def make_runner(jobs: FakeJobs, *, stopping: bool = False) -> JobRunner:
 
 
 def placed(jobs: FakeJobs) -> PlacedBuilder:
-    return PlacedBuilder(WORKER, make_runner(jobs), SETTINGS)
+    return PlacedBuilder(WORKER, make_runner(jobs), WITH_BUILDAH)
 
 
 async def run(runner: JobRunner, told: list[Progress] | None = None) -> BuildResult:
@@ -663,10 +701,85 @@ async def test_an_api_server_that_is_away_is_not_the_builds_fault() -> None:
 
 
 async def test_jobs_of_other_builds_of_the_model_are_deleted() -> None:
-    jobs = FakeJobs([answered(result())], others=("older", job_plan().name))
+    others = {"older": "image", job_plan().name: "image", "of a Dockerfile": "runtime-amd64"}
+    jobs = FakeJobs([answered(result())], others=others)
     built = await placed(jobs).build(supply(on_volume()), BuildAccess(), lambda *_: None)
     assert built.image == result().image
-    assert jobs.deleted == ["older"]
+    assert sorted(jobs.deleted) == ["of a Dockerfile", "older"]
+
+
+class FakePlant(FakeJobs):
+    """Many Jobs at once: each has its own state, by the last argument of its worker and its architecture."""
+
+    def __init__(self, outcomes: dict[str, JobSeen]) -> None:
+        super().__init__()
+        self.outcomes = outcomes
+        self.documents: dict[str, Json] = {}
+
+    async def create(self, document: Any) -> bool:
+        name = document["metadata"]["name"]
+        fresh = name not in self.documents
+        self.documents.setdefault(name, document)
+        return fresh
+
+    async def get(self, namespace: str, name: str) -> Json | None:
+        return {"metadata": {"uid": name, "name": name}}
+
+    async def delete(self, namespace: str, name: str) -> None:
+        self.deleted.append(self.step(name))
+
+    async def look(self, namespace: str, name: str) -> JobSeen | None:
+        looked = self.outcomes[self.step(name)]
+        return replace(looked, job={**looked.job, "metadata": {"uid": name, "name": name}})
+
+    def step(self, name: str) -> str:
+        step: str = self.documents[name]["metadata"]["labels"][LABEL_STEP]
+        return step
+
+
+def runtime_result(digit: str, build_key: str) -> BuildResult:
+    digest = f"sha256:{digit * 64}"
+    image = f"registry.example.com:5000/models/line@{digest}"
+    return result(index_digest=digest, image=image, build_key=build_key)
+
+
+async def test_the_image_is_built_on_the_runtimes_that_the_jobs_made() -> None:
+    job = supply(with_dockerfile("Buildah", CONTEXT).with_("model.source", PVC))
+    key = WORKER.request(job, BuildAccess()).build_key
+    plant = FakePlant(
+        {
+            "runtime-amd64": answered(runtime_result("1", key)),
+            "runtime-arm64": answered(runtime_result("2", key)),
+            "image": answered(result(build_key=key)),
+        }
+    )
+    built = await placed(plant).build(job, BuildAccess(), lambda *_: None)
+    assert built.image == result().image
+    (document,) = [one for name, one in plant.documents.items() if plant.step(name) == "image"]
+    annotations = document["spec"]["template"]["metadata"]["annotations"]
+    made = json.loads(annotations["edgemodel.dev/build-request"])["madeRuntimes"]
+    assert made == [runtime_result(digit, key).image for digit in ("1", "2")]
+
+
+async def test_a_runtime_that_cannot_be_made_is_told_at_once_and_the_other_goes_on() -> None:
+    job = supply(with_dockerfile("Buildah", CONTEXT))
+    plant = FakePlant({"runtime-amd64": RUNNING, "runtime-arm64": NOT_STARTED["no image"][0]})
+    with pytest.raises(SupplyError, match="cannot pull"):
+        await placed(plant).build(job, BuildAccess(), lambda *_: None)
+    assert plant.deleted == []
+
+
+async def test_a_cancelled_build_takes_all_its_jobs_with_it() -> None:
+    job = supply(with_dockerfile("Buildah", CONTEXT))
+    plant = FakePlant({"runtime-amd64": RUNNING, "runtime-arm64": RUNNING})
+    task = asyncio.create_task(placed(plant).build(job, BuildAccess(), lambda *_: None))
+    async with asyncio.timeout(5):
+        while len(plant.documents) < 2:
+            await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sorted(plant.deleted) == ["runtime-amd64", "runtime-arm64"]
 
 
 @pytest.mark.parametrize(

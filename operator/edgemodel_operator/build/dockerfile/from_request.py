@@ -6,7 +6,9 @@ import logging
 from pathlib import Path
 
 from edgemodel_operator.api.image import Builder, Dockerfile
-from edgemodel_operator.build.dockerfile.docker_build import DockerfileBuild, PublishedRuntime, build_runtime
+from edgemodel_operator.build.dockerfile.buildah_build import build_runtime_here
+from edgemodel_operator.build.dockerfile.docker_build import build_runtime
+from edgemodel_operator.build.dockerfile.inputs import DockerfileBuild, PublishedRuntime
 from edgemodel_operator.build.failures import Reason, fail
 from edgemodel_operator.build.layout import COMPRESSORS
 from edgemodel_operator.build.request import BuildRequest
@@ -31,28 +33,51 @@ async def runtime_of_dockerfile(
 
     Raises BuildError.
     """
-    dockerfile = _dockerfile(request)
-    folder = work / "context"
-    folder.mkdir()
-    files = await fetch_folder(dockerfile.context, folder, allowance, access)
-    build = DockerfileBuild(
-        files=files,
-        dockerfile=dockerfile.path,
-        arguments=dockerfile.args,
-        owner=request.build_key[:_OWNER_LENGTH],
-        compressor=COMPRESSORS[request.image.compression],
-        on_line=_log.info,
-    )
+    build = await _prepare(request, Builder.DOCKER, allowance, access, work)
     try:
         return await build_runtime(build, published, request.docker, work)
     except RegistryError as error:
         raise runtime_failure(published.reference, error) from error
 
 
-def _dockerfile(request: BuildRequest) -> Dockerfile:
+async def runtime_of_dockerfile_here(
+    request: BuildRequest,
+    published: PublishedRuntime,
+    allowance: Allowance,
+    access: SourceAccess,
+    work: Path,
+) -> RuntimeChild:
+    """Fetch the context, and make the runtime image of this machine's platform from it, in a Job of Buildah.
+
+    Raises BuildError.
+    """
+    build = await _prepare(request, Builder.BUILDAH, allowance, access, work)
+    try:
+        return await build_runtime_here(build, published, request.buildah, work)
+    except RegistryError as error:
+        raise runtime_failure(published.reference, error) from error
+
+
+async def _prepare(
+    request: BuildRequest, builder: Builder, allowance: Allowance, access: SourceAccess, work: Path
+) -> DockerfileBuild:
+    dockerfile = _dockerfile(request, builder)
+    folder = work / "context"
+    folder.mkdir()
+    return DockerfileBuild(
+        files=await fetch_folder(dockerfile.context, folder, allowance, access),
+        dockerfile=dockerfile.path,
+        arguments=dockerfile.args,
+        owner=request.build_key[:_OWNER_LENGTH],
+        compressor=COMPRESSORS[request.image.compression],
+        on_line=_log.info,
+    )
+
+
+def _dockerfile(request: BuildRequest, builder: Builder) -> Dockerfile:
     if request.image.dockerfile is None:
         raise ValueError("the type of the image asks for a Dockerfile with this builder")
-    if request.image.builder is not Builder.DOCKER:
+    if request.image.builder is not builder:
         raise fail(
             Reason.INVALID_REQUEST,
             f"A Dockerfile with `builder: {request.image.builder}` is built by Jobs in the cluster: "

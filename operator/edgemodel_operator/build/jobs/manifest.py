@@ -14,8 +14,9 @@ from edgemodel_operator.api.names import (
     LABEL_MANAGED_BY,
     short,
 )
+from edgemodel_operator.build.dockerfile.buildah_pod import PodRights, pod_rights
 from edgemodel_operator.build.jobs.mounts import CLAIMS, CONFIG_MAPS, REGISTRIES, REQUEST, ROOT, SECRETS
-from edgemodel_operator.build.jobs.plan import JobPlan
+from edgemodel_operator.build.jobs.plan import JobPlan, JobStep
 from edgemodel_operator.settings import BuildSettings
 
 ANNOTATION_REQUEST = f"{GROUP}/build-request"
@@ -78,6 +79,7 @@ def _owner(plan: JobPlan) -> Json:
 def _pod(plan: JobPlan, settings: BuildSettings) -> Json:
     architecture = {"kubernetes.io/arch": plan.architecture} if plan.architecture else {}
     volumes, mounts = _volumes(plan, settings)
+    rights = _rights(plan, settings)
     return {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -85,33 +87,38 @@ def _pod(plan: JobPlan, settings: BuildSettings) -> Json:
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "nodeSelector": {"kubernetes.io/os": "linux", **architecture},
         "imagePullSecrets": [{"name": name} for name in plan.pull_secrets],
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            # Mounted Secrets are readable for this group alone. Claims are mounted read-only, so that the
-            # kubelet leaves their files as they are.
-            "fsGroup": USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        **rights.pod,
         "containers": [
             {
                 "name": CONTAINER,
                 "image": plan.image,
-                "args": ["build", "--mounts", ROOT, "--work", WORK],
+                "args": ["build", "--mounts", ROOT, "--work", WORK, "--make", plan.step.value],
                 "env": [{"name": "HOME", "value": "/tmp"}],  # noqa: S108 - a volume of the pod's own
                 "resources": settings.resources.to_raw(),
-                "securityContext": {
-                    "allowPrivilegeEscalation": False,
-                    "readOnlyRootFilesystem": True,
-                    "capabilities": {"drop": ["ALL"]},
-                },
+                "securityContext": rights.container,
                 "terminationMessagePolicy": "File",
                 "volumeMounts": mounts,
             }
         ],
         "volumes": volumes,
     }
+
+
+def _rights(plan: JobPlan, settings: BuildSettings) -> PodRights:
+    """Give the security settings: those of the restricted standard, but for the commands of a Dockerfile."""
+    if plan.step is JobStep.RUNTIME:
+        return pod_rights(user_namespaces=settings.buildah.user_namespaces)
+    # Mounted Secrets are readable for the group alone. Claims are mounted read-only, so that the kubelet
+    # leaves the group of their files as it is.
+    user = {"runAsNonRoot": True, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER}
+    return PodRights(
+        pod={"securityContext": {**user, "seccompProfile": {"type": "RuntimeDefault"}}},
+        container={
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    )
 
 
 def _volumes(plan: JobPlan, settings: BuildSettings) -> tuple[list[Json], list[Json]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
-from edgemodel_operator.api.image import Builder
+from edgemodel_operator.api.image import Builder, PlatformName
 from edgemodel_operator.api.model import Conversion
 from edgemodel_operator.api.names import GROUP, child_name, model_key, short
 from edgemodel_operator.build.failures import Reason, fail
@@ -17,10 +18,20 @@ from edgemodel_operator.settings import BuildMode, BuildSettings
 LABEL_BUILD_OF = f"{GROUP}/build-of"
 """The model key. Not the label of the model's own pods: nothing of a build is part of the fleet."""
 LABEL_VARIANT = f"{GROUP}/variant"
+LABEL_STEP = f"{GROUP}/build-step"
 NAME_LIMIT = 57
 """Leaves room for the suffix of the pod's name within a label value (63)."""
 MAX_REQUEST_BYTES = 200 * 1024
 """Of a request; it is an annotation of the pod, and all of these may have 256 KiB together."""
+
+
+class JobStep(StrEnum):
+    """What a Job makes; the value is a label of the Job and an argument of the worker."""
+
+    IMAGE = "image"
+    """The image of the model."""
+    RUNTIME = "runtime"
+    """From a Dockerfile, the runtime image of one platform: on a node of its architecture."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +54,23 @@ class JobPlan:
     claims: tuple[str, ...] = ()
     pull_secrets: tuple[str, ...] = ()
     """With which the node pulls the image of the Job."""
+    step: JobStep = JobStep.IMAGE
     architecture: str = ""
     """That the node must have; empty: any."""
 
     @property
     def name(self) -> str:
         """The name of the Job: the same for the same build, on every try and after every restart."""
-        document = [self.uid, self.image, self.request, self.architecture, self.registries]
+        document = [self.uid, self.image, self.request, self.step, self.architecture, self.registries]
         text = json.dumps(document, separators=(",", ":"))
         identity = hashlib.sha256(text.encode()).hexdigest()[:10]
         return child_name(self.model_name, "build", identity, limit=NAME_LIMIT)
 
     @property
     def labels(self) -> dict[str, str]:
-        """The labels by which all Jobs of this model and runtime variant are found."""
-        return job_labels(self.namespace, self.model_name, self.variant)
+        """The labels by which the Jobs of this model, runtime variant and step are found."""
+        step = "-".join(filter(None, (self.step, self.architecture)))
+        return {**job_labels(self.namespace, self.model_name, self.variant), LABEL_STEP: step}
 
     @property
     def where(self) -> str:
@@ -78,13 +91,43 @@ def plan_job(job: SupplyJob, request: BuildRequest, settings: BuildSettings) -> 
     image = _image(job, settings)
     if image is None:
         return None
+    source = job.model.source
+    plan = _plan(job, request, settings, image)
+    return replace(
+        plan,
+        config_maps=(source.config_map.name,) if source.config_map else (),
+        claims=(source.pvc.claim_name,) if source.pvc else (),
+    )
+
+
+def plan_runtime_jobs(job: SupplyJob, request: BuildRequest, settings: BuildSettings) -> tuple[JobPlan, ...]:
+    """Plan the Jobs that make the runtime from a Dockerfile with Buildah, one for each platform.
+
+    None for other builders. Raises BuildError.
+    """
+    if job.image.builder is not Builder.BUILDAH:
+        return ()
+    if not settings.buildah.image:
+        raise fail(
+            Reason.ENGINE_NOT_CONFIGURED,
+            "`builder: Buildah` needs an image: name it, by digest, in `builds.buildah.image` of the "
+            "operator's chart.",
+        )
+    plan = _plan(job, request, settings, settings.buildah.image)
+    platforms = job.image.platforms or tuple(PlatformName)
+    return tuple(
+        replace(plan, step=JobStep.RUNTIME, architecture=platform.value.partition("/")[2])
+        for platform in platforms
+    )
+
+
+def _plan(job: SupplyJob, request: BuildRequest, settings: BuildSettings, image: str) -> JobPlan:
     text = request.model_dump_json(by_alias=True)
     if len(text.encode()) > MAX_REQUEST_BYTES:
         raise fail(
             Reason.INVALID_REQUEST,
             f"The spec is too large for a build in a Job: {len(text)} of {MAX_REQUEST_BYTES} bytes.",
         )
-    source = job.model.source
     logins, secrets = _source_secrets(job)
     push_secret = (job.push_secret,) if job.push_secret else ()
     return JobPlan(
@@ -96,8 +139,6 @@ def plan_job(job: SupplyJob, request: BuildRequest, settings: BuildSettings) -> 
         request=text,
         registries=(*logins, *job.pull_secrets, *push_secret),
         secrets=secrets,
-        config_maps=(source.config_map.name,) if source.config_map else (),
-        claims=(source.pvc.claim_name,) if source.pvc else (),
         pull_secrets=tuple(dict.fromkeys((*job.pull_secrets, *settings.image_pull_secrets))),
     )
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 
-from edgemodel_operator.adapters.jobs import Jobs, JobSeen
+from edgemodel_operator.adapters.jobs import Jobs, JobSeen, Raw
 from edgemodel_operator.adapters.kube import KubeError
 from edgemodel_operator.build.failures import BuildError, BuildFailure, Reason, Step, fail
 from edgemodel_operator.build.jobs.answer import LongAnswer, read_note
@@ -59,31 +59,34 @@ class JobRunner:
         *,
         on_progress: Callable[[Progress], None],
         on_waiting: Callable[[str], None],
+        is_wanted: Callable[[], bool] = lambda: False,
     ) -> BuildResult:
         """Build, and give the result. Raises BuildError, and KubeError when the API cannot be asked.
 
         A Job that cannot start is a failure at once, but it stays: what is mended lets it start, and the next
-        try listens to the same one. Cancellation deletes it.
+        try listens to the same one. Cancellation deletes it unless it `is_wanted` all the same.
         """
         reader = LogReader(self._jobs, plan.namespace, on_progress)
         try:
-            await self.remove_jobs(plan.namespace, plan.labels, keep=plan.name)
+            await self.remove_jobs(plan.namespace, plan.labels, lambda job: name_of(job) != plan.name)
             await self._ensure(plan)
             seen = await self._wait(plan, reader, on_waiting)
             return await self._take_answer(plan, seen, reader.step)
         except asyncio.CancelledError:
-            if not self._is_stopping():
+            if not (self._is_stopping() or is_wanted()):
                 await self._forget(plan)
             raise
         finally:
             reader.stop()
 
-    async def remove_jobs(self, namespace: str, labels: Mapping[str, str], *, keep: str = "") -> None:
-        """Delete all Jobs with these labels but one; none where we may not look for Jobs."""
+    async def remove_jobs(
+        self, namespace: str, labels: Mapping[str, str], is_old: Callable[[Raw], bool] = lambda _: True
+    ) -> None:
+        """Delete the Jobs with these labels that are old; none where we may not look for Jobs."""
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
         for job in await self._jobs.find(namespace, selector):
-            if job["metadata"]["name"] != keep:
-                await self._jobs.delete(namespace, job["metadata"]["name"])
+            if is_old(job):
+                await self._jobs.delete(namespace, name_of(job))
 
     async def _ensure(self, plan: JobPlan) -> None:
         """Make the Job unless it is there; one whose answer was taken is made anew."""
@@ -147,3 +150,8 @@ class JobRunner:
         with suppress(KubeError):
             await asyncio.shield(self._jobs.delete(plan.namespace, plan.name))
             _log.info("%s is not wanted any more and was deleted", plan.where)
+
+
+def name_of(job: Raw) -> str:
+    """Give the name of a Job."""
+    return str(job["metadata"]["name"])
