@@ -12,6 +12,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import docker
@@ -71,7 +72,7 @@ def files_of(child: RuntimeChild) -> dict[str, tarfile.TarInfo]:
     for layer in child.layers:
         if layer.digest in child.blobs:
             with ExitStack() as stack:
-                plain = decompressed(stack, lambda path=child.blobs[layer.digest]: path.open("rb"))
+                plain = decompressed(stack, partial(child.blobs[layer.digest].open, "rb"))
                 archive = stack.enter_context(tarfile.open(fileobj=io.BytesIO(plain.read())))
                 found |= {member.name: member for member in archive}
     return found

@@ -13,9 +13,9 @@ from edgemodel_operator.build.runtime import read_runtime
 from edgemodel_operator.oci.compression import ZSTD
 from edgemodel_operator.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Platform
 from edgemodel_operator.oci.image import RuntimeSettings, make_image, make_index
+from edgemodel_operator.oci.image_store import ImageStore
 from edgemodel_operator.oci.layer import Directory, Entry, File, Link, write_layer
 from edgemodel_operator.oci.reference import Reference
-from edgemodel_operator.oci.registry import RegistryClient
 from support.images import AMD64, ARM64
 
 SHELL = Path("/bin/busybox")
@@ -42,7 +42,7 @@ _COMMANDS = (
 )
 
 
-async def push_shell_runtime(client: RegistryClient, ref: Reference) -> PublishedRuntime:
+async def push_shell_runtime(client: ImageStore, ref: Reference) -> PublishedRuntime:
     """Push a runtime image of two layers for two platforms; the shell in both is that of this machine."""
     shell: list[Entry] = [
         File("bin/busybox", SHELL, executable=True),

@@ -108,6 +108,11 @@ def test_what_no_model_image_may_hold_is_refused(content: bytes, said: str) -> N
         rewrite(content)
 
 
+def test_what_builders_make_to_mount_on_is_left_out() -> None:
+    _, blob = rewrite(tar(entry("etc/hosts"), entry("./etc/resolv.conf"), entry("etc/hostname", b"x")))
+    assert [member.name for member in unpacked(blob)] == ["etc/hostname"]
+
+
 def test_a_layer_is_the_one_that_the_configuration_names() -> None:
     with pytest.raises(InvalidImage, match="hashes to"):
         rewrite(tar(entry("x")), digest(b"another"))
@@ -295,8 +300,9 @@ def test_secrets_are_hidden_however_the_output_is_cut() -> None:
 def test_lines_are_bounded() -> None:
     lines: list[str] = []
     log = BuildLog({}, lines.append)
-    log.feed("x" * (MAX_LINE * 3))
-    log.feed("\n\n  \n")
-    assert [len(line) for line in lines] == [MAX_LINE]
+    log.feed("begin" + "x" * MAX_LINE + "end\n\n  \n")
+    log.feed("y" * 100_000)
+    assert [len(line) for line in lines] == [MAX_LINE + 3] * 2
+    assert (lines[0][:5], lines[0][-3:]) == ("begin", "end")
     log.feed("\n".join(map(str, range(50))) + "\n")
     assert log.last_lines.split(" | ")[0] == "38"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 HIDDEN = "***"
 MAX_LINE = 1000
+_MAX_PENDING = 64 * 1024
 _KEPT_LINES = 12
 _SECRET_NAME = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL|AUTH", re.IGNORECASE)
 _URL_LOGIN = re.compile(r"(?<=://)[^\s/@]+@")
@@ -35,7 +36,7 @@ class BuildLog:
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             self._pass_on(line)
-        if len(self._rest) > MAX_LINE:
+        if len(self._rest) > _MAX_PENDING:
             self.end_line()
 
     def end_line(self) -> None:

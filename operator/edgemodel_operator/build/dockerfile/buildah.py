@@ -86,6 +86,7 @@ def buildah_command(options: argparse.Namespace, *, one_user: bool) -> list[str]
         "--layers=false",
         "--no-cache",
         "--format=oci",
+        "--identity-label=false",
         *arguments,
         f"--file={options.context / options.dockerfile}",
         f"--tag=oci:{options.out}:{RESULT_TAG}",

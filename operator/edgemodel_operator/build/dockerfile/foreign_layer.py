@@ -24,6 +24,7 @@ from edgemodel_operator.oci.layer import Layer, LayerSink
 
 _KINDS = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE})
 _KEPT_RECORDS = ("SCHILY.xattr.",)
+_MOUNTED = frozenset({"etc/hostname", "etc/hosts", "etc/resolv.conf"})
 _BROKEN = (tarfile.TarError, EOFError, ValueError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
 _REST_BYTES = 64 * 1024
 
@@ -44,6 +45,8 @@ def rewrite_layer(
             tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8") as written,
         ):
             for entry in entries:
+                if _is_mount_point(entry):
+                    continue
                 content = entries.extractfile(entry) if entry.isreg() else None
                 written.addfile(_plain(entry), content)
     except _BROKEN as error:
@@ -54,6 +57,11 @@ def rewrite_layer(
     if hashed.digest != diff_id:
         raise InvalidImage(f"A layer of the builder's image hashes to {hashed.digest}, not to {diff_id}.")
     return sink.finish()
+
+
+def _is_mount_point(entry: tarfile.TarInfo) -> bool:
+    """Tell whether a builder made this empty file to mount its own there, as every container runtime does."""
+    return entry.isreg() and entry.size == 0 and entry.name.removeprefix("./") in _MOUNTED
 
 
 def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
