@@ -108,7 +108,7 @@ async def test_a_status_has_its_reason(
     [
         ("http://169.254.169.254/latest/meta-data/", "169.254.169.254 is a link-local address"),
         ("http://[fe80::1]/", "fe80::1 is a link-local address"),
-        ("http://[::ffff:169.254.169.254]/", "::ffff:a9fe:a9fe is a link-local address"),
+        ("http://[::ffff:169.254.169.254]/", "::ffff:169.254.169.254 is a link-local address"),
         ("http://0.0.0.0:80/", "0.0.0.0 is an unspecified address"),
         ("http://224.0.0.1/", "224.0.0.1 is a multicast address"),
     ],
@@ -277,3 +277,38 @@ async def test_https_never_redirects_to_http(
     assert failure.reason is Reason.SOURCE_FORBIDDEN_ADDRESS
     assert "only https is allowed; for plain http set `insecure: true`" in failure.message
     assert (secure.seen, server.seen) == (["/model.onnx"], [])
+
+
+async def test_what_is_signed_in_a_url_is_sent_as_it_is(server: SourceServer, tmp_path: Path) -> None:
+    asked: list[str] = []
+    signed = "/a%2fb%7Ec+d/m.onnx?sig=%2Bx%3D%3d&cred=k%2F1&empty=&t=2026-11-21T10:00:00Z"
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.raw_path)
+        if request.path == "/start.onnx":
+            return web.Response(status=302, headers={"Location": signed})
+        return web.Response(body=CONTENT)
+
+    server.answer(answer, "/start.onnx")
+    server.answer(answer, "/a/b~c+d/m.onnx")
+    for url in (server.url(signed), server.url("/start.onnx")):
+        assert (await fetch(make_source(url), tmp_path)).name in {"m.onnx", "start.onnx"}
+    assert asked == [signed, "/start.onnx", signed]
+
+
+async def test_a_url_in_another_script_is_quoted(server: SourceServer, tmp_path: Path) -> None:
+    server.serve(CONTENT, "/模型.onnx")
+    assert (await fetch(make_source(server.url("/模型.onnx")), tmp_path)).name == "模型.onnx"
+
+
+async def test_a_model_of_a_signed_redirect_keeps_the_name_of_its_url(
+    server: SourceServer, tmp_path: Path
+) -> None:
+    server.serve(CONTENT, "/blobs/7f3a")
+
+    async def redirect(request: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": "/blobs/7f3a"})
+
+    assert (
+        await fetch(make_source(server.answer(redirect, "/line a.onnx").replace(" ", "%20")), tmp_path)
+    ).name == "line a.onnx"

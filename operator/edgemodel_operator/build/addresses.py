@@ -24,7 +24,12 @@ Network = IPv4Network | IPv6Network
 _NAT64 = IPv6Network("64:ff9b::/96")
 _COMPATIBLE = IPv6Network("::/96")
 _THIS_NETWORK = IPv4Network("0.0.0.0/8")
-_METADATA = frozenset({ipaddress.ip_address("fd00:ec2::254"), ipaddress.ip_address("100.100.100.200")})
+_TRANSLATED = IPv6Network("::ffff:0:0:0/96")
+_LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
+_METADATA = frozenset(
+    ipaddress.ip_address(text)
+    for text in ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254")
+)
 """Metadata services of clouds outside the link-local ranges."""
 
 
@@ -100,7 +105,10 @@ def _forms(address: Address) -> Iterable[Address]:
         yield address.ipv4_mapped
     if address.sixtofour:
         yield address.sixtofour
-    if address in _NAT64 or (address in _COMPATIBLE and int(address) > 1):
+    if address.teredo:
+        yield from address.teredo
+    embedded = any(address in network for network in (_NAT64, _LOCAL_NAT64, _TRANSLATED))
+    if embedded or (address in _COMPATIBLE and int(address) > 1):
         yield IPv4Address(int(address) & 0xFFFFFFFF)
 
 

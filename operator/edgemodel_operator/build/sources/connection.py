@@ -96,6 +96,15 @@ def status_failure(url: URL, status: int, headers: Mapping[str, str]) -> BuildEr
     )
 
 
+def parse_url(text: str) -> URL:
+    """Read a URL and keep its bytes: what is signed in it may not be quoted in another way.
+
+    Only what is no URL by the letter (spaces, other scripts) is quoted. Raises ValueError.
+    """
+    exact = text.isascii() and text.isprintable() and " " not in text
+    return URL(text, encoded=exact)
+
+
 def shown(url: URL) -> str:
     """Give the URL as it may be shown: the query can hold a signature that is as good as a password."""
     return str(url.with_query(None).with_fragment(None).with_user(None)) if url.host else "The URL"
@@ -155,7 +164,7 @@ def _breakage(url: URL, error: aiohttp.ClientError) -> str:
 def _next_url(url: URL, response: aiohttp.ClientResponse) -> URL:
     location = response.headers.get("Location", "")
     try:
-        target = url.join(URL(location))
+        target = url.join(parse_url(location))
     except ValueError as error:
         raise fail(
             Reason.SOURCE_UNAVAILABLE, f"{shown(url)} redirects to something that is no URL."

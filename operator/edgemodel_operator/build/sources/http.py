@@ -15,7 +15,7 @@ from edgemodel_operator.api.source import HttpFile, HttpSource
 from edgemodel_operator.build.addresses import guarded_session
 from edgemodel_operator.build.failures import BuildError, Reason, fail
 from edgemodel_operator.build.sources.access import SourceAccess
-from edgemodel_operator.build.sources.connection import status_failure
+from edgemodel_operator.build.sources.connection import parse_url, status_failure
 from edgemodel_operator.build.sources.download import Allowance
 from edgemodel_operator.build.sources.fetched import SourceFile
 from edgemodel_operator.build.sources.files import Fetch
@@ -51,13 +51,13 @@ async def http_files(
     """Open what fetches the files of the source; raises BuildError."""
     secret = access.secret or {}
     authorization = _authorization(source, secret) if source.credentials_secret else ""
-    home = URL(source.url)
+    home = parse_url(source.url)
     async with guarded_session(allowance.policy, authorities(source.credentials_secret, secret)) as session:
 
         async def fetch(
             file: HttpFile, endings: tuple[str, ...], destination: Path, allowance: Allowance
         ) -> SourceFile:
-            requests = HttpRequests(URL(file.url), source.insecure, home, authorization)
+            requests = HttpRequests(parse_url(file.url), source.insecure, home, authorization)
             return await download(session, requests, destination, allowance, pinned=bool(file.sha256))
 
         yield fetch

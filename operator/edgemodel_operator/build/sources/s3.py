@@ -120,8 +120,8 @@ class S3Requests:
                 if part
             )
             return (
-                f"The bucket {bucket} is served elsewhere{f' ({place})' if place else ''}: set `endpoint` and "
-                "`region` to where it is."
+                f"The bucket {bucket} is served elsewhere{f' ({place})' if place else ''}: set `endpoint` "
+                "and `region` to where it is."
             )
         if region and region != ours and response.status in {400, 403}:
             return f"The bucket {bucket} is in the region {region}, not in {ours}: set `region: {region}`."
