@@ -222,7 +222,8 @@ def graft(
     """Put layers on top of an existing image of one platform, without touching the bytes below.
 
     Everything else of the runtime's configuration is kept, but for its time; `labels` are added to it,
-    `annotations` become those of the new manifest. Raises InvalidImage when manifest and configuration do not belong together.
+    `annotations` become those of the new manifest. Raises InvalidImage when manifest and configuration do
+    not belong together.
     """
     manifest = parse_manifest(runtime_manifest)
     config = _object(runtime_config, "configuration")
