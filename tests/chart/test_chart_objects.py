@@ -31,6 +31,10 @@ FULL: dict[str, Any] = {
         "imagePullSecrets": ["site-registry"],
         "resources": {"requests": {"cpu": 1}, "limits": {"memory": "8Gi", "cpu": 2.5}},
         "timeoutSeconds": 7200,
+        "buildah": {
+            "image": f"registry.plant-a.local:5000/edgemodel/buildah@{DIGEST}",
+            "userNamespaces": True,
+        },
         "docker": {"engines": {"linux/amd64": "tcp://engine.plant-a.local:2376"}, "tlsSecret": "engine-tls"},
     },
     "signing": {"secretName": "line-key"},
@@ -96,6 +100,10 @@ def test_builds_are_configured_as_the_values_say(render: Render, tmp_path: Path)
     assert builds.converters == {Origin.KERAS: FULL["builds"]["converters"]["Keras"]}
     assert builds.resources.limits == {"memory": "8Gi", "cpu": "2.5"}
     assert (builds.resources.requests["cpu"], builds.timeout_seconds) == ("1", 7200)
+    assert (builds.buildah.image, builds.buildah.user_namespaces) == (
+        FULL["builds"]["buildah"]["image"],
+        True,
+    )
     assert builds.docker.engines == FULL["builds"]["docker"]["engines"]
     # What the chart says by default is what the programs take without it.
     plain = rendered_settings(render(), tmp_path).builds
@@ -429,6 +437,7 @@ def test_the_crds_are_templates_and_stay_when_the_chart_goes(objects: Objects) -
         ({"builds": {"mode": "Pod"}}, "mode"),
         ({"builds": {"converters": {"Keras": "registry.example.com/x:1"}}}, "converters"),
         ({"builds": {"converters": {"Caffe": f"registry.example.com/x@{DIGEST}"}}}, "Caffe"),
+        ({"builds": {"buildah": {"image": "registry.example.com/buildah:1"}}}, "image"),
         ({"builds": {"docker": {"engines": {"linux/amd64": "engine:2376"}}}}, "engines"),
         ({"logLevel": "LOUD"}, "logLevel"),
         ({"operator": {"replicas": 2}}, "replicas"),

@@ -148,6 +148,13 @@ resources:
 workSizeLimit: {{ $builds.workSizeLimit }}
 timeoutSeconds: {{ int64 $builds.timeoutSeconds }}
 finishedSeconds: {{ int64 $builds.finishedSeconds }}
+{{- with $builds.buildah }}
+buildah:
+  image: {{ .image | quote }}
+  userNamespaces: {{ .userNamespaces }}
+  network: {{ .network | quote }}
+  maxImageBytes: {{ int64 .maxImageBytes }}
+{{- end }}
 {{- with $builds.docker }}
 docker:
   engines: {{ .engines | default dict | toJson }}
