@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 
@@ -68,10 +69,16 @@ async def _prepare(
         files=await fetch_folder(dockerfile.context, folder, allowance, access),
         dockerfile=dockerfile.path,
         arguments=dockerfile.args,
-        owner=request.build_key[:_OWNER_LENGTH],
+        owner=_owner(request),
         compressor=COMPRESSORS[request.image.compression],
         on_line=_log.info,
     )
+
+
+def _owner(request: BuildRequest) -> str:
+    """Name the build on the engines: two models that are alike may be built there at the same time."""
+    identity = f"{request.build_key} {request.image.repository}"
+    return hashlib.sha256(identity.encode()).hexdigest()[:_OWNER_LENGTH]
 
 
 def _dockerfile(request: BuildRequest, builder: Builder) -> Dockerfile:
