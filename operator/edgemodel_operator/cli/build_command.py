@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from edgemodel_operator.api.source import Source
+from edgemodel_operator.build.supplier import WorkerBuilder
 from edgemodel_operator.cli.access import read_access
 from edgemodel_operator.cli.docker_config import docker_config_path
 from edgemodel_operator.cli.documents import Documents, read_documents
@@ -97,8 +98,13 @@ def _order(options: Options, stack: ExitStack) -> Order:
         jobs=jobs,
         target=target,
         access=read_access(documents, jobs[0].model, docker_config_path(), registries_of(jobs, target)),
-        sources=settings.sources if options.config else _ANYWHERE,
-        plain_http=(*settings.registries.plain_http, *options.plain_http),
+        builder=WorkerBuilder(
+            settings.sources if options.config else _ANYWHERE,
+            (*settings.registries.plain_http, *options.plain_http),
+            settings.registries.allowed_upload_hosts,
+            settings.builds.docker,
+            settings.builds.buildah,
+        ),
         volume=volume,
         style=Style(options.progress),
     )

@@ -17,7 +17,6 @@ from edgemodel_operator.oci.layout_transaction import layout_transaction
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.oci.transport import new_session
-from edgemodel_operator.settings import SourceSettings
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,7 @@ class Order:
     target: Reference | None
     """Where they go instead of the repository of the spec; its tag is given to the only image."""
     access: BuildAccess
-    sources: SourceSettings
-    plain_http: tuple[str, ...]
+    builder: WorkerBuilder
     volume: str
     """The folder of a local source; empty: the source is where the spec says."""
     style: Style
@@ -47,14 +45,14 @@ async def make_images(order: Order) -> tuple[Made, ...]:
     """Make all images. Raises BuildError, RegistryError, LayoutBusy, InvalidReference, ValidationError."""
     async with new_session() as session:
         logins = order.access.registries
-        store = AnyStore(RegistryClient(session, credentials=logins, plain_http=order.plain_http))
+        client = RegistryClient(session, credentials=logins, plain_http=order.builder.plain_http)
+        store = AnyStore(client)
         return tuple([await _make(order, job, store) for job in order.jobs])
 
 
 async def _make(order: Order, job: SupplyJob, store: ImageStore) -> Made:
     runtime = await pin_image(store, job.runtime)
-    builder = WorkerBuilder(order.sources, order.plain_http)
-    asked = builder.request(replace(job, runtime=str(runtime)), order.access)
+    asked = order.builder.request(replace(job, runtime=str(runtime)), order.access)
     target = order.target or parse_location(job.repository)
     request = asked.model_copy(update={"target": target.name, "volume": order.volume})
     with _writing_to(target), showing(order.style, job.variant) as display:
