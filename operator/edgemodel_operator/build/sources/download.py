@@ -18,8 +18,6 @@ from edgemodel_operator.oci.transport import RetryPolicy
 OnBytes = Callable[[int, int | None], None]
 """Told how many bytes are done, and of how many (None while unknown)."""
 
-FetchedFile = SourceFile
-
 
 @dataclass(frozen=True)
 class Allowance:

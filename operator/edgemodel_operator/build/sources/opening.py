@@ -67,7 +67,7 @@ async def open_folder(
     deadline = time.monotonic() + allowance.total_seconds
     limits = UnpackLimits.of(fetched.path, allowance.max_bytes, deadline)
     try:
-        names = await asyncio.to_thread(unpack, fetched.path, work / FOLDER, limits)
+        names = await asyncio.to_thread(unpack, fetched.path, work / FOLDER, limits, keep_executable=True)
     except InvalidArchive as error:
         raise fail(Reason.SOURCE_INVALID, str(error)) from error
     fetched.path.unlink()
