@@ -84,7 +84,7 @@ class Buildah:
         return self.folder / "context"
 
     def build(self, name: str, base: str, model: Path, tag: str) -> Cost:
-        """Build the Dockerfile of this name for both platforms, and push it; `base` is the tag of an image."""
+        """Build the Dockerfile of this name for both platforms, and push it; `base` is an image by tag."""
         self._put_model(model)
         return self._build_and_push(
             DOCKERFILES[name].format(base=base), f"{self.registry}/buildah/{name}:{tag}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -48,11 +49,17 @@ def meter(
             env={**os.environ, **(env or {})},
         )  # fmt: skip
         watch = _Watch(process.pid)
-        # Not process.wait(): only wait4 tells the processor time of this command alone.
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.monotonic() - began
+        try:
+            # Not process.wait(): only wait4 tells the processor time of this command alone.
+            _, status, usage = os.wait4(process.pid, 0)
+            wall = time.monotonic() - began
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+        finally:
+            watch.end()
         process.returncode = os.waitstatus_to_exitcode(status)
-        watch.end()
         out.seek(0)
         err.seek(0)
         if process.returncode:
