@@ -7,6 +7,7 @@ Number, sizes and time are bounded while reading; what a header promises counts 
 from __future__ import annotations
 
 import shutil
+import stat
 import tarfile
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -55,8 +56,12 @@ class UnpackLimits(ArchiveLimits):
         return cls(max_bytes, expanded, deadline, what="archive")
 
 
-def unpack(archive: Path, folder: Path, limits: UnpackLimits) -> tuple[str, ...]:
+def unpack(
+    archive: Path, folder: Path, limits: UnpackLimits, *, keep_executable: bool = False
+) -> tuple[str, ...]:
     """Open the archive into `folder`, which must not exist, and give the paths of its files in their order.
+
+    With `keep_executable` a file that its owner may run in the archive stays one; else no file is.
 
     Blocking: call it in a thread. Raises InvalidArchive, or OSError when the local disk fails; then nothing
     of it is left.
@@ -64,7 +69,7 @@ def unpack(archive: Path, folder: Path, limits: UnpackLimits) -> tuple[str, ...]
     partial = folder.with_name(f"{folder.name}.partial")
     partial.mkdir()
     try:
-        paths = _unpack(archive, partial, limits)
+        paths = _unpack(archive, _Target(partial, limits, keep_executable=keep_executable), limits)
         partial.rename(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -72,13 +77,12 @@ def unpack(archive: Path, folder: Path, limits: UnpackLimits) -> tuple[str, ...]
     return paths
 
 
-def _unpack(archive: Path, folder: Path, limits: UnpackLimits) -> tuple[str, ...]:
+def _unpack(archive: Path, target: _Target, limits: UnpackLimits) -> tuple[str, ...]:
     with archive.open("rb") as file:
         magic = file.read(8)
     for start, kind in _STRANGERS.items():
         if magic.startswith(start):
             raise InvalidArchive(f"The archive is {kind}: pack it as tar, tar.gz, tar.zst or zip.")
-    target = _Target(folder, limits)
     try:
         with readable("archive"):
             if magic.startswith(ZIP_MAGICS):
@@ -95,8 +99,8 @@ def _unpack(archive: Path, folder: Path, limits: UnpackLimits) -> tuple[str, ...
 class _Target:
     """The folder that is being filled."""
 
-    def __init__(self, folder: Path, limits: UnpackLimits) -> None:
-        self._folder, self._limits = folder, limits
+    def __init__(self, folder: Path, limits: UnpackLimits, *, keep_executable: bool) -> None:
+        self._folder, self._limits, self._keep_executable = folder, limits, keep_executable
         self._names = NameBook(limits.max_files)
         self.paths: list[str] = []
 
@@ -104,8 +108,8 @@ class _Target:
         """Check the name of an entry; None where it is left out. Raises InvalidName."""
         return self._names.add(name, folder=folder)
 
-    def write(self, path: str, content: IO[bytes] | Budgeted, size: int) -> None:
-        """Write a file of exactly `size` bytes."""
+    def write(self, path: str, content: IO[bytes] | Budgeted, size: int, mode: int) -> None:
+        """Write a file of exactly `size` bytes; `mode` is what the archive says of it."""
         if size > self._limits.max_file_bytes:
             limit = self._limits.max_file_bytes
             raise InvalidArchive(f"The file {path!r} in the archive has {size} bytes; the limit is {limit}.")
@@ -117,6 +121,8 @@ class _Target:
                 written += file.write(chunk)
         if written != size:
             raise InvalidArchive(f"The file {path!r} in the archive has {written} bytes instead of {size}.")
+        if self._keep_executable and mode & stat.S_IXUSR:
+            destination.chmod(0o755)
         self.paths.append(path)
 
 
@@ -129,7 +135,7 @@ def _unpack_zip(archive: Path, target: _Target, limits: UnpackLimits) -> None:
             if path is None or folder:
                 continue
             with reader.open(entry) as content:
-                target.write(path, Budgeted(content, budget), entry.file_size)
+                target.write(path, Budgeted(content, budget), entry.file_size, entry.external_attr >> 16)
 
 
 def _unpack_tar(archive: Path, target: _Target, limits: UnpackLimits) -> None:
@@ -166,7 +172,7 @@ def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, target: _Targe
     if content is None:
         raise InvalidArchive(f"The file {path!r} in the archive has no content.")
     with content:
-        target.write(path, content, member.size)
+        target.write(path, content, member.size, member.mode)
 
 
 def _kind(member: tarfile.TarInfo) -> str:

@@ -61,6 +61,24 @@ def test_files_are_plain_whatever_their_headers_say(tmp_path: Path) -> None:
     assert (tmp_path / "out/run.onnx").stat().st_mode & 0o7111 == 0
 
 
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_what_may_be_run_stays_so_where_that_is_asked_for(tmp_path: Path, kind: str) -> None:
+    with (tmp_path / "archive").open("wb") as file:
+        if kind == "tar":
+            header = special("tool", tarfile.REGTYPE)
+            header.mode = 0o6711
+            file.write(make_tar(header, ("text", b"")))
+        else:
+            with zipfile.ZipFile(file, "w") as archive:
+                for name, mode in (("tool", 0o100700), ("text", 0o100644)):
+                    entry = zipfile.ZipInfo(name)
+                    entry.external_attr = mode << 16
+                    archive.writestr(entry, b"")
+    unpack(tmp_path / "archive", tmp_path / "out", LIMITS, keep_executable=True)
+    modes = {path.name: path.stat().st_mode & 0o7111 for path in (tmp_path / "out").iterdir()}
+    assert modes == {"tool": 0o111, "text": 0}
+
+
 @pytest.mark.parametrize(
     ("kind", "what"),
     [
