@@ -45,19 +45,32 @@ def save_weights(path: Path, *, factor: float = 1.0) -> Path:
     return path
 
 
-async def taken_apart(folder: Path) -> tuple[Path, ModelParts]:
-    content = make_onnx(1600)
-    (folder / "given.onnx").write_bytes(content)
-    file = SourceFile(folder / "given.onnx", "given.onnx", sha256(content), len(content))
-    return file.path, await split_model(ModelFormat.ONNX, [file], Sharding.AUTO, folder)
+def as_source(path: Path) -> SourceFile:
+    return SourceFile(path, path.name, sha256(path.read_bytes()), path.stat().st_size)
+
+
+async def taken_apart(folder: Path) -> tuple[SourceFile, ModelParts]:
+    (folder / "given.onnx").write_bytes(make_onnx(1600))
+    file = as_source(folder / "given.onnx")
+    return file, await split_model(ModelFormat.ONNX, [file], Sharding.AUTO, folder)
 
 
 async def test_a_model_that_was_taken_apart_answers_the_same(tmp_path: Path) -> None:
     original, parts = await taken_apart(tmp_path)
     assert parts.rewritten
-    comparison = await prove_outputs(original, parts, tmp_path)
+    comparison = await prove_outputs([original], parts, tmp_path)
     assert (comparison.verdict, comparison.why) == (Verdict.EQUAL, "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["given.onnx", "graph.onnx"]
+
+
+async def test_weights_that_were_in_another_file_of_any_name_are_found(tmp_path: Path) -> None:
+    model = onnx.load_from_string(make_onnx(1600))
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="weights.data")
+    (tmp_path / "weights.data").rename(tmp_path / "download")
+    files = [as_source(tmp_path / "m.onnx"), as_source(tmp_path / "download")]
+    parts = await split_model(ModelFormat.ONNX, files, Sharding.AUTO, tmp_path)
+    assert (parts.rewritten, len(parts.layers)) == (True, 2)
+    assert (await prove_outputs(files, parts, tmp_path)).verdict is Verdict.EQUAL
 
 
 async def test_parts_of_another_model_are_refused(tmp_path: Path) -> None:
@@ -65,7 +78,7 @@ async def test_parts_of_another_model_are_refused(tmp_path: Path) -> None:
     other = onnx.load_from_string(make_onnx(1600, seed=2))
     onnx.save(other, tmp_path / "other.onnx")
     with pytest.raises(BuildError, match="outputs differ by") as caught:
-        await prove_outputs(tmp_path / "other.onnx", parts, tmp_path)
+        await prove_outputs([as_source(tmp_path / "other.onnx")], parts, tmp_path)
     assert caught.value.failure.reason is Reason.OUTPUTS_DIFFER
     assert not caught.value.failure.retryable
 
@@ -141,4 +154,4 @@ async def test_a_recording_stands_for_a_model_of_another_framework(tmp_path: Pat
 async def test_large_models_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original, parts = await taken_apart(tmp_path)
     monkeypatch.setattr(outputs, "MAX_MODEL_BYTES", 1000)
-    assert (await prove_outputs(original, parts, tmp_path)).verdict is Verdict.UNKNOWN
+    assert (await prove_outputs([original], parts, tmp_path)).verdict is Verdict.UNKNOWN

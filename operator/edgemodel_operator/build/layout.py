@@ -16,7 +16,7 @@ from edgemodel_operator.oci.descriptor import canonical_json
 from edgemodel_operator.oci.layer import Entry, File
 
 ASSEMBLER = "edgemodel-graft/2"
-"""Raise the number when anything here, in `graft`, `split` or `shard` changes the bytes of an image."""
+"""Raise the number when the bytes of images change: by this module, `graft`, `split`, `shard`, `inspect`."""
 
 COMPRESSORS: Mapping[Compression, Compressor] = {Compression.ZSTD: ZSTD, Compression.GZIP: GZIP}
 

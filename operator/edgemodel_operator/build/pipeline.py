@@ -64,7 +64,7 @@ async def build_image(request: BuildRequest, work: Path, reporter: Reporter) -> 
             parts = await split_model(request.model.format, fetched.files, request.image.sharding, work)
             found, _ = await both(
                 inspect_model(request.model.format, parts.skeleton, parts.pieces),
-                prove_outputs(fetched.files[0].path, parts, work),
+                prove_outputs(fetched.files, parts, work),
             )
         with reporter.step(Step.ASSEMBLE):
             compressor = COMPRESSORS[request.image.compression]
