@@ -51,6 +51,10 @@ test-cluster: sync ## Tests on a real registry, a real API server and the real c
 bench-serving: sync ## Measure the inference server against its bars and its peers
 	@$(RUN) python -u -m bench $(ARGS)
 
+.PHONY: bench-build
+bench-build: sync ## Measure how images of models are built, against Dockerfiles; as root
+	@$(RUN) python -u -m buildbench $(ARGS)
+
 .PHONY: fuzz-serving
 fuzz-serving: sync ## Fuzz what the inference server reads from the network: 10^6 inputs
 	$(RUN) python -u -m fuzz $(ARGS)

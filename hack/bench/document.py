@@ -19,6 +19,9 @@ from bench.report import bars_table, footprint_table, other_facts, verdict, wind
 from bench.results import Results
 from bench.workplace import Pace
 
+BUILDING = "<!-- Written by `make bench-build`. -->"
+"""Begins the section on building, the last one of the page."""
+
 _TEMPLATE = Path(__file__).with_name("benchmarks.md.in")
 
 
@@ -36,7 +39,13 @@ def write_document(path: Path, results: Results, pace: Pace, bars: Sequence[int]
         facts=other_facts(results),
         echo=ECHO,
     )
-    path.write_text(text)
+    path.write_text(text + written_by_others(path))
+
+
+def written_by_others(path: Path) -> str:
+    """Give the section of the page that `make bench-build` wrote, empty where there is none."""
+    _, begin, section = path.read_text().partition(BUILDING) if path.exists() else ("", "", "")
+    return f"\n{begin}{section}" if begin else ""
 
 
 def write_json(path: Path, results: Results) -> None:

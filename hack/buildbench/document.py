@@ -8,20 +8,18 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bench.document import BUILDING
 from bench.machine import describe_machine
 from buildbench.report import bars_table, builds_table, other_figures, verdict
 from buildbench.samples import Samples
 
-BEGIN, END = "<!-- Written by `make bench-build`. -->", "<!-- End of what `make bench-build` wrote. -->"
 _TEMPLATE = Path(__file__).with_name("building.md.in")
 
 
 def write_section(page: Path, samples: Samples) -> None:
-    """Write the section into the page, in the place of the one of before."""
-    text = page.read_text()
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    page.write_text(f"{before.rstrip()}\n\n{BEGIN}\n{section(samples)}{END}\n{after.lstrip()}")
+    """Write the section to the end of the page, in the place of the one of before."""
+    before = page.read_text().partition(BUILDING)[0]
+    page.write_text(f"{before.rstrip()}\n\n{BUILDING}\n{section(samples)}")
 
 
 def section(samples: Samples) -> str:

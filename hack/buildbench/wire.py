@@ -35,16 +35,29 @@ class Counter:
     @contextlib.contextmanager
     def running(self) -> Iterator[Counter]:
         """Serve from a thread while the block lasts."""
-        loop = asyncio.new_event_loop()
-        server = loop.run_until_complete(asyncio.start_server(self._pass, "127.0.0.1", self.port))
-        thread = threading.Thread(target=loop.run_forever, daemon=True)
+        loop, stop = asyncio.new_event_loop(), asyncio.Event()
+        ready = threading.Event()
+        thread = threading.Thread(
+            target=lambda: loop.run_until_complete(self._serve(ready, stop)), daemon=True
+        )
         thread.start()
+        ready.wait()
         try:
             yield self
         finally:
-            loop.call_soon_threadsafe(server.close)
-            loop.call_soon_threadsafe(loop.stop)
+            loop.call_soon_threadsafe(stop.set)
             thread.join()
+            loop.close()
+
+    async def _serve(self, ready: threading.Event, stop: asyncio.Event) -> None:
+        server = await asyncio.start_server(self._pass, "127.0.0.1", self.port)
+        ready.set()
+        await stop.wait()
+        server.close()
+        open_connections = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in open_connections:
+            task.cancel()
+        await asyncio.gather(*open_connections, return_exceptions=True)
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -52,7 +65,17 @@ class Counter:
         except OSError:
             writer.close()
             return
-        await asyncio.gather(self._pump(reader, above[1], counted=True), self._pump(above[0], writer))
+        pumps = [
+            asyncio.create_task(self._pump(reader, above[1], counted=True)),
+            asyncio.create_task(self._pump(above[0], writer)),
+        ]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            above[1].close()
+            writer.close()
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counted: bool = False
@@ -62,7 +85,6 @@ class Counter:
                 self.sent += len(chunk) if counted else 0
                 writer.write(chunk)
                 await writer.drain()
-            writer.write_eof()
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
