@@ -31,7 +31,8 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_WINDOW_BYTES = 1 << 27
 COPY_BYTES = 256 * 1024
-_HEADER_BYTES = 1024 * 1024
+_HEADER_BYTES = 64 * 1024
+_GLOBAL_HEADERS = 1000
 _BROKEN = (
     tarfile.TarError,
     zlib.error,
@@ -85,7 +86,7 @@ def extract_file(
     with readable(limits.what), ExitStack() as stack:
         expanded = Budgeted(decompressed(stack, archive), Budget(limits))
         tar = stack.enter_context(tarfile.open(fileobj=expanded, mode="r|", tarinfo=BoundedHeader))
-        for member in tar:
+        for member in members_of(tar):
             path = _plain_path(member.name)
             if member.type not in {tarfile.REGTYPE, tarfile.AREGTYPE} or not wanted(path):
                 continue
@@ -111,8 +112,19 @@ def readable(what: str) -> Iterator[None]:
         raise InvalidArchive(f"The {what} is no archive that can be read.") from error
 
 
+def members_of(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Give the entries of a tar that is read as a stream, and keep none: there may be millions."""
+    while (member := tar.next()) is not None:
+        tar.members.clear()  # type: ignore[attr-defined]
+        if len(tar.pax_headers) > _GLOBAL_HEADERS:
+            raise InvalidArchive("The archive has too many global headers; that is refused.")
+        yield member
+
+
 class BoundedHeader(tarfile.TarInfo):
-    """A header of a tar that refuses long extensions: they are read into memory as a whole."""
+    """A header of a tar that refuses what its reader would hold in memory as a whole: long extensions, and
+    the maps of sparse files.
+    """
 
     @override
     @classmethod
@@ -120,7 +132,17 @@ class BoundedHeader(tarfile.TarInfo):
         header = super().frombuf(buf, encoding, errors)
         if header.type in _EXTENSIONS and header.size > _HEADER_BYTES:
             raise InvalidArchive(f"A header in the archive has {header.size} bytes; that is refused.")
+        if header.type == tarfile.GNUTYPE_SPARSE:
+            raise _sparse(header.name)
         return header
+
+    def _proc_gnusparse_10(self, following: tarfile.TarInfo, *_: object) -> None:
+        # The one map that lies in the data, not in a header; the reader calls this before anybody can ask.
+        raise _sparse(following.name)
+
+
+def _sparse(name: str) -> InvalidArchive:
+    return InvalidArchive(f"The archive holds {name!r}, which is a sparse file: pack it without `--sparse`.")
 
 
 def _copy(tar: tarfile.TarFile, member: tarfile.TarInfo, destination: Path, limits: ArchiveLimits) -> None:

@@ -25,6 +25,7 @@ from edgemodel_operator.build.archives import (
     Budgeted,
     InvalidArchive,
     decompressed,
+    members_of,
     readable,
 )
 from edgemodel_operator.build.zip_entries import ZIP_MAGICS, open_zip
@@ -145,14 +146,17 @@ def _unpack_tar(archive: Path, target: _Target, limits: UnpackLimits) -> None:
 
         @override
         @classmethod
-        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-            Header.ended = bytes(buf) == tarfile.NUL * tarfile.BLOCKSIZE
-            return super().frombuf(buf, encoding, errors)
+        def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+            try:
+                return super().fromtarfile(tarfile)
+            except EOFHeaderError:
+                Header.ended = True
+                raise
 
     with ExitStack() as stack:
         stream = Budgeted(decompressed(stack, archive), Budget(limits))
         tar = stack.enter_context(tarfile.open(fileobj=stream, mode="r|", tarinfo=Header))
-        for member in tar:
+        for member in members_of(tar):
             _unpack_member(tar, member, target)
         if not Header.ended:
             raise InvalidArchive("The archive breaks off: it has no end mark.")

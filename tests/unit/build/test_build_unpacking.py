@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import resource
+import subprocess
 import tarfile
 import tempfile
 import time
@@ -18,13 +19,14 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgemodel_operator.build.archives import InvalidArchive
+from edgemodel_operator.build.archives import ArchiveLimits, InvalidArchive, extract_file
 from edgemodel_operator.build.unpacking import HARMLESS_BYTES, MAX_FILES, UnpackLimits, unpack
 from support.archives import make_tar, make_zip, overlapping_zip, pack, special
 
 MODEL = b"weights" * 1000
 FILES = {"m/model.onnx": MODEL, "m/weights.data": b"\x01" * 4096, "README": b""}
 KINDS = ("tar", "tar.gz", "tar.zst", "zip")
+ROOMY = ArchiveLimits(1 << 20, 1 << 30, deadline=float("inf"))
 LIMITS = UnpackLimits(1 << 20, 1 << 22, deadline=float("inf"), what="archive")
 
 
@@ -298,6 +300,43 @@ def test_headers_of_gigabytes_are_not_read_into_memory(tmp_path: Path, kind: byt
         tracemalloc.stop()
     assert "A header in the archive has 67108864 bytes" in said
     assert peak < 8 << 20
+
+
+@pytest.mark.parametrize("form", ["gnu", "oldgnu", "posix"])
+@pytest.mark.parametrize("version", ["0.0", "0.1", "1.0"])
+def test_sparse_files(tmp_path: Path, form: str, version: str) -> None:
+    with (tmp_path / "model.onnx").open("wb") as file:
+        file.write(b"head")
+        file.seek(1 << 20)
+        file.write(b"tail")
+    made = subprocess.run(
+        ["tar", f"--format={form}", "--sparse", f"--sparse-version={version}", "-cf", "-", "model.onnx"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    assert len(made.stdout) < 1 << 16
+    (tmp_path / "in").mkdir()
+    assert "which is a sparse file" in refusal(tmp_path / "in", made.stdout)
+
+
+def test_millions_of_entries_are_not_kept(tmp_path: Path) -> None:
+    (tmp_path / "layer").write_bytes(make_tar(*((f"{number}.txt", b"") for number in range(20_000))))
+    tracemalloc.start()
+    try:
+        assert extract_file(tmp_path / "layer", lambda name: False, tmp_path / "out", ROOMY) == []
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 << 20
+
+
+def test_global_headers_without_end(tmp_path: Path) -> None:
+    one = tarfile.TarInfo.create_pax_global_header
+    blocks = b"".join(
+        one({f"key{number}": "x"}) + make_tar((f"{number}", b""))[:512] for number in range(1001)
+    )
+    assert "too many global headers" in refusal(tmp_path, blocks, replace(LIMITS, max_files=10_000))
 
 
 def test_long_names_that_name_long_names_end(tmp_path: Path) -> None:
