@@ -12,6 +12,7 @@ import tarfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tarfile import HeaderError
 from typing import IO, Self
 
 from typing_extensions import override
@@ -149,8 +150,8 @@ def _unpack_tar(archive: Path, target: _Target, limits: UnpackLimits) -> None:
         def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
             try:
                 return super().fromtarfile(tarfile)
-            except EOFHeaderError:
-                Header.ended = True
+            except HeaderError as error:
+                Header.ended = type(error).__name__ == "EOFHeaderError"  # which the type stubs do not know
                 raise
 
     with ExitStack() as stack:
