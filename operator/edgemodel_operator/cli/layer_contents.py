@@ -16,6 +16,7 @@ from edgemodel_operator.oci.reference import Reference
 
 MODEL_FOLDER = "models/"
 _ENOUGH_BYTES = 256 * 1024
+"""More than one block of any compressor: there is nothing to see in less than one."""
 _FEW = 4
 
 
@@ -24,10 +25,13 @@ async def describe_layer(store: ImageStore, image: Reference, layer: Descriptor)
 
     Raises RegistryError. The bytes are not proved to be those of the layer's digest: that takes all of them.
     """
+    start = bytearray()
     async with aclosing(store.open_blob(image, layer)) as chunks:
         async for chunk in chunks:
-            return summarize(first_files(chunk, layer.media_type))
-    return ""
+            start += chunk
+            if len(start) >= _ENOUGH_BYTES:
+                break
+    return summarize(first_files(bytes(start), layer.media_type))
 
 
 def first_files(start: bytes, media_type: str) -> tuple[str, ...]:

@@ -9,11 +9,13 @@ from enum import StrEnum
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from typing_extensions import override
 
 from edgemodel_operator.build.request import Progress
+
+_MEGABYTE = 1_000_000
 
 
 class Style(StrEnum):
@@ -44,12 +46,14 @@ def showing(style: Style, title: str) -> Iterator[Display]:
         with Bars(
             TextColumn("{task.description:<10}"),
             BarColumn(),
-            DownloadColumn(),
+            TextColumn("{task.fields[moved]:>17}"),
             TimeElapsedColumn(),
             console=Console(stderr=True),
         ) as bars:
             bars.console.print(title, highlight=False)
-            yield _Bars(bars)
+            shown = _Bars(bars)
+            yield shown
+            shown.finish()
 
 
 class _Nothing(Display):
@@ -83,15 +87,16 @@ class _Bars(Display):
     @override
     def show(self, progress: Progress) -> None:
         if self._task is None or progress.step.value != self._step:
-            self._finish()
+            self.finish()
             self._step = progress.step.value
-            self._task = self._bars.add_task(self._step, total=None)
-        if progress.total or progress.done:
-            self._bars.update(self._task, completed=progress.done, total=progress.total)
+            self._task = self._bars.add_task(self._step, total=None, moved="")
+        if progress.done:
+            moved = f"{progress.done / _MEGABYTE:.1f}"
+            moved += f" of {progress.total / _MEGABYTE:.1f} MB" if progress.total else " MB"
+            self._bars.update(self._task, completed=progress.done, total=progress.total, moved=moved)
 
-    def _finish(self) -> None:
-        if self._task is None:
-            return
-        done = next(task.completed for task in self._bars.tasks if task.id == self._task)
-        self._bars.update(self._task, completed=done or 1, total=done or 1)
-        self._bars.stop_task(self._task)
+    def finish(self) -> None:
+        """Fill the bar of a step that is over, also of one that counted no bytes."""
+        if self._task is not None:
+            self._bars.update(self._task, completed=1, total=1)
+            self._bars.stop_task(self._task)

@@ -53,7 +53,7 @@ def test_a_terminal_gets_bars_with_bytes(monkeypatch: pytest.MonkeyPatch) -> Non
     text = shown_on_a_terminal(Style.AUTO, monkeypatch)
     assert "onnxruntime-cpu" in text
     assert "Download" in text
-    assert "25.0/25.0 MB" in text
+    assert "25.0 of 25.0 MB" in text
     assert "\x1b[" in text
 
 
