@@ -66,14 +66,15 @@ def change(content: bytes, edit: Callable[[Any], None]) -> bytes:
 
 
 def retrain_head(model: Any) -> None:
-    """Give other weights to the last node that has some, as training the classifier alone does."""
+    """Give other weights to the last matrix product and its bias, as training the classifier alone does."""
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    last = [node for node in model.graph.node if any(name in tensors for name in node.input)][-1]
-    for name in last.input:
-        if name in tensors:
-            array = numpy_helper.to_array(tensors[name])
-            retrained = np.random.default_rng(1).normal(0, 0.01, array.shape).astype(array.dtype)
-            tensors[name].CopyFrom(numpy_helper.from_array(array + retrained, name))
+    with_weights = [node for node in model.graph.node if any(name in tensors for name in node.input)]
+    product, bias = with_weights[-2:]
+    assert [product.op_type, bias.op_type] == ["MatMul", "Add"]
+    for name in [name for node in (product, bias) for name in node.input if name in tensors]:
+        array = numpy_helper.to_array(tensors[name])
+        retrained = np.random.default_rng(1).normal(0, 0.01, array.shape).astype(array.dtype)
+        tensors[name].CopyFrom(numpy_helper.from_array(array + retrained, name))
 
 
 def add_metadata(model: Any) -> None:
