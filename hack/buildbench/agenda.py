@@ -150,9 +150,9 @@ class Agenda:
         count = self._choice.models_at_once
         jobs = [self._ours.job(model, f"m{number}", f"ours/m{number}") for number in range(count)]
         with self._site.progress.step(f"build {count} models at once"):
-            longest, seconds = asyncio.run(build_all(self._site.registry.host, self._ours.builder, jobs))
-        self._samples.add("loop.longest_ms", longest)
-        self._samples.add("loop.seconds", seconds)
+            figures = asyncio.run(build_all(self._site.registry.host, self._ours.builder, jobs))
+        for name, value in figures.items():
+            self._samples.add(f"loop.{name}", value)
 
     def _our_build(self, model: Path, repository: str) -> Callable[[], Cost]:
         return lambda: self._ours.build(model, _NAME, repository)[0]
