@@ -13,6 +13,7 @@ import kubernetes_validate
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from edgemodel_operator.adapters.jobs import Jobs, JobSeen, LogLine
 from edgemodel_operator.adapters.kube import KubeError
@@ -41,7 +42,20 @@ DIGEST = f"sha256:{'a' * 64}"
 IMAGE = f"registry.plant-a.local:5000/edgemodel/operator@{DIGEST}"
 CONVERTER = f"registry.plant-a.local:5000/edgemodel/converter@{DIGEST}"
 SETTINGS = BuildSettings(image=IMAGE, converters={Origin.PYTORCH_EXPORT: CONVERTER})
-WORKER = WorkerBuilder(SourceSettings(), ())
+
+
+@dataclass(frozen=True)
+class Worker(WorkerBuilder):
+    """A worker that takes every answer for proved, and remembers it."""
+
+    proved: list[BuildResult] = field(default_factory=list)
+
+    @override
+    async def adopt(self, job: SupplyJob, access: BuildAccess, answer: BuildResult) -> None:
+        self.proved.append(answer)
+
+
+WORKER = Worker(SourceSettings(), ())
 BUILDAH = f"registry.plant-a.local:5000/edgemodel/buildah@{DIGEST}"
 WITH_BUILDAH = SETTINGS.model_copy(update={"buildah": BuildahSettings(image=BUILDAH)})
 CONTEXT = {"http": {"url": "https://files.plant-a.local/context.tar", "sha256": "c" * 64}}
