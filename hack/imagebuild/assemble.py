@@ -18,6 +18,7 @@ from .debian import unpack_packages
 from .foreign import ForeignBase
 from .layers import StoredLayer, entries_of, split_shared, store_layer
 from .locked import Lock, read_lock
+from .operators_label import operators_label
 from .packaged import Packaged
 from .recipe import DebianPart, PythonPart, Recipe
 from .wheels import copy_source, install_wheels
@@ -79,8 +80,7 @@ class Builder:
         annotations = _annotations(recipe, self.version, base)
         images: dict[Platform, Image] = {}
         for platform, stack in layers.items():
-            facts = {PACKAGES_LABEL: packages_label(packages[platform])}
-            said = replace(settings, labels={**settings.labels, **facts})
+            said = replace(settings, labels={**settings.labels, **self._facts(recipe, packages[platform])})
             written = [stored.layer for stored in stack]
             images[platform] = (
                 foreign.graft(platform, written, said, annotations)
@@ -89,6 +89,11 @@ class Builder:
             )
         index = make_index([image.descriptor for image in images.values()], annotations)
         return BuiltImage(recipe, self.version, layers, packages, images, index, settings, foreign)
+
+    def _facts(self, recipe: Recipe, packages: Sequence[Package]) -> dict[str, str]:
+        """Return the labels that say what is in an image, and what its runtime can do."""
+        listed = {PACKAGES_LABEL: packages_label(packages)}
+        return {**listed, **operators_label(packages, self.cache)} if recipe.variant else listed
 
     def _steps(self, recipe: Recipe) -> Iterator[_Step]:
         """Yield the layers by how often they change, the most stable first."""

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from edgemodel_operator.oci.layer import Entry, File
+from edgemodel_operator.oci.splice import open_content
 
 from .cache import Cache
 from .locked import PYTHON_VERSION
@@ -38,7 +39,8 @@ def with_bytecode(entries: Sequence[Entry], cache: Cache) -> tuple[Entry, ...]:
 
 def _cached(entry: File, cache: Cache) -> Path:
     # The path is part of the code (tracebacks show it), and every patch release may compile differently.
-    content = entry.source if isinstance(entry.source, bytes) else entry.source.read_bytes()
+    with open_content(entry.source) as source:
+        content = source.read()
     key = hashlib.sha256(b"\0".join([sys.version.encode(), entry.path.encode(), content])).hexdigest()
     return cache.folder("bytecode", key[:2]) / f"{key}.pyc"
 

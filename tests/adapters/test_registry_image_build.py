@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cluster.node_files import processor_files
+from edgemodel_operator.build.origin.packages import packages_of
 from edgemodel_operator.oci.descriptor import Descriptor, Platform
 from edgemodel_operator.oci.image import parse_index, parse_manifest
 from edgemodel_operator.oci.reference import parse_reference
@@ -47,9 +48,14 @@ _SMOKE = {
     "operator": (
         "import aiohttp, cryptography.x509, kopf, nacl.secret, onnx, onnxruntime, prometheus_client, yaml;"
         "import botocore.auth, docker, kubernetes.aio.client as k8s, rich.progress; assert k8s.ApiClient;"
-        "import edgemodel_operator.admission.main, edgemodel_operator.build.main, edgemodel_operator.cli.main;"
-        "import edgemodel_operator.main;"
+        "import edgemodel_operator.admission.main, edgemodel_operator.build.main;"
+        "import edgemodel_operator.cli.main, edgemodel_operator.main;"
         "import edgemodel_operator.oci.registry as r, zoneinfo; zoneinfo.ZoneInfo('Europe/Berlin');"
+    ),
+    "buildah": (
+        "import edgemodel_operator.build.dockerfile.buildah_build, os, subprocess;"
+        "program = ['/emulator'] * os.path.exists('/emulator') + ['/usr/bin/buildah', '--version'];"
+        "assert b'buildah version' in subprocess.check_output(program);"
     ),
 }
 _FORMATS = {RUNTIME: "ONNX", "runtime-litert-cpu": "TFLite", "runtime-openvino": "OpenVINO"}
@@ -103,12 +109,23 @@ def test_images_stay_small(images: dict[str, BuiltImage]) -> None:
         "runtime-litert-cpu": 42_000_000,
         "runtime-openvino": 60_000_000,
         "operator": 58_000_000,
+        "buildah": 68_000_000,
     }
     packed = {
         name: max(sum(s.layer.descriptor.size for s in stack) for stack in image.layers.values())
         for name, image in images.items()
     }
     assert {name: size for name, size in packed.items() if size > limits.get(name, 0)} == {}
+
+
+def test_runtime_images_say_what_they_hold_and_can_do(images: dict[str, BuiltImage]) -> None:
+    for name, model_format in _FORMATS.items():
+        for image in images[name].images.values():
+            labels = json.loads(image.config)["config"]["Labels"]
+            packages = {package.name: package for package in packages_of(image.config) or ()}
+            assert {"libc6", "numpy", "edgemodel-server"} <= packages.keys()
+            assert all(package.sha256 for package in packages.values() if package.kind != "generic")
+            assert list(json.loads(labels["edgemodel.dev/operators"])) == [model_format]
 
 
 def test_what_the_onnx_runtime_adds_to_the_base_stays_small(images: dict[str, BuiltImage]) -> None:
