@@ -146,6 +146,38 @@ async def test_the_upper_layer_hides_the_lower(
     assert (await fetch(make_source(ref), tmp_path)).path.read_bytes() == MODEL
 
 
+@pytest.mark.parametrize(
+    ("whiteout", "gone"),
+    [
+        ("models/.wh.a.onnx", True),
+        (".wh.models", True),
+        ("models/.wh..wh..opq", True),
+        (".wh..wh..opq", True),
+        ("models/.wh.b.onnx", False),
+        ("other/.wh..wh..opq", False),
+    ],
+)
+async def test_what_an_upper_layer_takes_away_is_not_seen(
+    client: RegistryClient, ref: Reference, tmp_path: Path, whiteout: str, *, gone: bool
+) -> None:
+    lower = make_tar(("models/a.onnx", MODEL))
+    upper = make_tar((whiteout, b""), ("other/notes.txt", b"-"))
+    await push(client, ref, [(lower, OCI_LAYER_TAR, ""), (upper, OCI_LAYER_TAR, "")])
+    if gone:
+        assert "holds no .onnx file" in (await failure_of(make_source(ref), tmp_path)).message
+    else:
+        assert (await fetch(make_source(ref), tmp_path)).size == 7000
+
+
+async def test_a_layer_takes_nothing_of_its_own_away(
+    client: RegistryClient, ref: Reference, tmp_path: Path
+) -> None:
+    lower = make_tar(("models/a.onnx", b"old"))
+    upper = make_tar(("models/.wh..wh..opq", b""), ("models/b.onnx", MODEL))
+    await push(client, ref, [(lower, OCI_LAYER_TAR, ""), (upper, OCI_LAYER_TAR, "")])
+    assert (await fetch(make_source(ref), tmp_path)).name == "b.onnx"
+
+
 async def test_an_index_leads_to_any_child(client: RegistryClient, ref: Reference, tmp_path: Path) -> None:
     child = await push(client, ref, artifact(("model.onnx", MODEL)))
     await client.put_manifest(ref, make_index([child]), OCI_INDEX)

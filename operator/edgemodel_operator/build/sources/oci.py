@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +46,8 @@ EXPANSION = 4
 _ANYWHERE = AddressPolicy.parse(allowed=("0.0.0.0/0", "::/0"))
 _PREFERRED = Platform("linux", "amd64")
 _TAR = re.compile(r"[./]tar([.+]|$)")
+_WHITEOUT = ".wh."
+_OPAQUE = ".wh..wh..opq"
 _NO_MODEL = re.compile(r"\.(dataset|code|docs?)\.v1\.")
 """Layers of ModelKits and ModelPacks that hold something else than a model."""
 
@@ -63,6 +65,41 @@ class _Wanted:
     @override
     def __str__(self) -> str:
         return f"no file {self.path!r}" if self.path else f"no {' or '.join(self.endings)} file"
+
+
+class _View:
+    """What the layers above leave to be seen of those below.
+
+    Format: OCI image specification, layer.md, "Whiteouts": `.wh.NAME` takes NAME away, `.wh..wh..opq`
+    everything in its folder, both from lower layers alone.
+    """
+
+    def __init__(self, wanted: _Wanted) -> None:
+        self._wanted = wanted
+        self._gone: set[str] = set()
+        self._taken_away: set[str] = set()
+        self.found: list[str] = []
+
+    def __call__(self, path: str) -> bool:
+        """Tell whether a regular file of the layer is wanted and seen."""
+        folder, _, name = path.rpartition("/")
+        if name == _OPAQUE:
+            self._taken_away.add(folder)
+        elif name.startswith(_WHITEOUT):
+            self._taken_away.add(f"{folder}/{name.removeprefix(_WHITEOUT)}".lstrip("/"))
+        else:
+            return self._wanted(path) and not self._is_hidden(path)
+        return False
+
+    def descend(self, fresh: Sequence[str]) -> None:
+        """Go on with the layer below; `fresh` was found in this one."""
+        self.found += fresh
+        self._gone |= self._taken_away
+        self._gone.update(fresh)
+
+    def _is_hidden(self, path: str) -> bool:
+        parts = path.split("/")
+        return any("/".join(parts[:length]) in self._gone for length in range(len(parts) + 1))
 
 
 @dataclass
@@ -150,30 +187,25 @@ async def _search_layers(
     deadline = time.monotonic() + allowance.total_seconds
     limits = ArchiveLimits(allowance.max_bytes, allowance.max_bytes * EXPANSION, deadline)
     inner = destination.with_suffix(".found")
-    found: list[str] = []
+    view = _View(wanted)
     for layer in reversed(_searched(artifact.layers, wanted)):
         blob = await _keep_blob(artifact, layer, destination.parent, allowance)
-        fresh = await asyncio.to_thread(extract_file, blob, _not_yet(wanted, found), inner, limits)
-        if fresh and not found:
+        fresh = await asyncio.to_thread(extract_file, blob, view, inner, limits)
+        if fresh and not view.found:
             inner.replace(destination)
         inner.unlink(missing_ok=True)
-        found += fresh
-        if found and wanted.path:
+        view.descend(fresh)
+        if view.found and wanted.path:
             break  # a file of a lower layer would be hidden by this one
-    if not found:
+    if not view.found:
         raise fail(Reason.SOURCE_INVALID, f"{artifact.reference} holds {wanted}.")
-    _check_single(artifact, found)
-    return await asyncio.to_thread(describe, destination, found[0])
+    _check_single(artifact, view.found)
+    return await asyncio.to_thread(describe, destination, view.found[0])
 
 
 def _searched(layers: Sequence[Descriptor], wanted: _Wanted) -> list[Descriptor]:
     tars = [layer for layer in layers if _TAR.search(layer.media_type) and not file_of(layer)]
     return [layer for layer in tars if wanted.path or not _NO_MODEL.search(layer.media_type)]
-
-
-def _not_yet(wanted: _Wanted, found: Sequence[str]) -> Callable[[str], bool]:
-    known = frozenset(found)
-    return lambda path: wanted(path) and path not in known
 
 
 def _check_single(artifact: _Artifact, paths: Sequence[str]) -> None:
