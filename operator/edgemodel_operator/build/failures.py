@@ -69,6 +69,7 @@ class Reason(StrEnum):
     JOB_UNSCHEDULABLE = "JobUnschedulable"
     JOB_NOT_STARTED = "JobNotStarted"
     JOB_INTERRUPTED = "JobInterrupted"
+    JOB_RESULT_INVALID = "JobResultInvalid"
     CLAIM_NOT_FOUND = "ClaimNotFound"
     CLAIM_NOT_BOUND = "ClaimNotBound"
     VOLUME_NOT_MOUNTED = "VolumeNotMounted"
@@ -101,6 +102,7 @@ FINAL_REASONS = frozenset(
         Reason.ENGINE_UNSUITABLE,
         Reason.JOB_IMAGE_NOT_CONFIGURED,
         Reason.JOB_REFUSED,
+        Reason.JOB_RESULT_INVALID,
         Reason.CLAIM_NOT_FOUND,
         Reason.SECRET_NOT_FOUND,
         Reason.OUT_OF_MEMORY,

@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
+from edgemodel_operator.build.adoption import adopt_image
 from edgemodel_operator.build.failures import BuildError, BuildFailure, Reason
 from edgemodel_operator.build.jobs.answer import write_note
 from edgemodel_operator.build.jobs.mounts import REQUEST, complete_request
@@ -59,8 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _prepare_process(options)
     say = _take_stdout()
     try:
-        make = MAKERS[JobStep(options.make)]
-        outcome = _build(make, _read_request(options.mounts), options.work, say)
+        request = _read_request(options.mounts)
+        make = adopt_image if request.adoption else MAKERS[JobStep(options.make)]
+        outcome = _build(make, request, options.work, say)
     except InvalidMessage as error:
         outcome = BuildFailure(reason=Reason.INVALID_REQUEST, message=str(error))
     except BuildError as error:

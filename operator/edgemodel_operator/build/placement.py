@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgemodel_operator.adapters.kube import KubeError
+from edgemodel_operator.api.image import Builder
 from edgemodel_operator.build.failures import BuildError, Reason, fail
 from edgemodel_operator.build.jobs.plan import LABEL_STEP, JobPlan, job_labels, plan_job, plan_runtime_jobs
 from edgemodel_operator.build.jobs.runner import JobRunner
@@ -53,6 +54,8 @@ class PlacedBuilder:
                     plan_job(job, request.model_copy(update={"made_runtimes": made}), self.settings) or plan
                 )
             result = await self._run(plan, request, on_progress)
+            if job.image.builder is Builder.GRAFT:
+                await self.worker.adopt(job, access, result)
         return built_image(result)
 
     async def _make_runtimes(

@@ -26,7 +26,7 @@ BUILD_TYPE = f"{NAMESPACE}/build/v1"
 BUILDER_ID = f"{NAMESPACE}/builder/v1"
 MAX_STATEMENT_BYTES = 4 * 1024 * 1024
 
-RECORDED = frozenset({"model_name", "model", "digests", "image", "runtime"})
+RECORDED = frozenset({"model_name", "model", "digests", "image", "runtime", "made_runtimes"})
 """The fields of a request that decide an image; `digests` go into the source."""
 OMITTED = frozenset(
     {
@@ -35,11 +35,13 @@ OMITTED = frozenset(
         "source_secret",
         "context_secret",
         "docker",
+        "buildah",
         "config_map",
         "volume",
         "plain_http",
         "upload_hosts",
         "source_limits",
+        "adoption",
     }
 )
 """Its other fields: secrets, and by which ways things are fetched and pushed."""
@@ -130,7 +132,9 @@ def _parameters(request: BuildRequest, digests: Sequence[str]) -> dict[str, Any]
     _clean_source(model["source"])
     if "dockerfile" in image:
         _clean_source(image["dockerfile"]["context"])
-    return {"modelName": request.model_name, "model": model, "image": image, "runtime": request.runtime}
+    made = {"madeRuntimes": list(request.made_runtimes)} if request.made_runtimes else {}
+    runtime = {"runtime": request.runtime, **made}
+    return {"modelName": request.model_name, "model": model, "image": image, **runtime}
 
 
 def _clean_source(source: dict[str, Any]) -> None:
