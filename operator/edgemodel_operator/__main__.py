@@ -19,7 +19,7 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in PROGRAMS:
         sys.exit(f"usage: python -m edgemodel_operator {{{'|'.join(PROGRAMS)}}} [ARGUMENT …]")
     name = sys.argv.pop(1)
-    import_module(PROGRAMS[name]).main()
+    sys.exit(import_module(PROGRAMS[name]).main())
 
 
 if __name__ == "__main__":
