@@ -85,8 +85,8 @@ class NetworkMode(StrEnum):
     """What the engine, or the network of the pod, gives every container."""
 
 
-EngineUrl = Annotated[str, Field(pattern=r"^(unix:///|tcp://|ssh://)\S+$")]
-"""Where a Docker Engine listens: `unix:///path`, `tcp://host:port` or `ssh://user@host`."""
+EngineUrl = Annotated[str, Field(pattern=r"^(unix:///|tcp://)\S+$")]
+"""Where a Docker Engine listens: `unix:///path` or `tcp://host:port`."""
 
 
 class DockerSettings(Schema):

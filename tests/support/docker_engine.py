@@ -59,8 +59,8 @@ class DockerEngine:
 
 
 @contextlib.contextmanager
-def start_engine() -> Iterator[DockerEngine]:
-    """Run an engine until the block ends; raises ClusterError when it cannot be installed here."""
+def start_engine(*options: str) -> Iterator[DockerEngine]:
+    """Run an engine, with further options, until the block ends; raises ClusterError where that cannot be."""
     install_packages(Progress(), PACKAGES)
     _remove_stale(Path(tempfile.gettempdir()))
     # Not below pytest's folder: the path of a socket has at most 107 characters.
@@ -69,7 +69,7 @@ def start_engine() -> Iterator[DockerEngine]:
     (folder / "daemon.json").write_text("{}")
     engine = DockerEngine(folder)
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(_command(folder), stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen([*_command(folder), *options], stdout=log, stderr=subprocess.STDOUT)
     try:
         _await_answer(engine, process)
         yield engine

@@ -8,10 +8,9 @@ owner, or by any other one after the deadline. All functions and methods block a
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import docker
 import requests
 import urllib3
+from docker.constants import DEFAULT_DOCKER_API_VERSION
 from docker.errors import APIError, DockerException
 from docker.types import CancellableStream
 
@@ -143,7 +143,7 @@ class Engine:
     def stop(self, ownership: Ownership) -> None:
         """End a running `build` from another thread; it raises then."""
         if self._answer is not None:
-            with suppress(*_TROUBLES, AttributeError):  # a stream over ssh cannot be closed like that
+            with suppress(*_TROUBLES, AttributeError):  # it may have come to its end meanwhile
                 CancellableStream(iter(()), self._answer).close()
         with suppress(BuildError):
             self._remove_containers(ownership)
@@ -259,25 +259,29 @@ def connect(settings: DockerSettings, platform: Platform) -> Iterator[Engine]:
             "`builds.docker.engines`, name fewer `platforms`, or take `builder: Buildah`.",
         )
     with _words_for(platform, url):
-        client = docker.DockerClient(
-            base_url=url,
-            version="auto",
-            timeout=_SILENCE_SECONDS,
-            tls=_tls(settings, url),
-            use_ssh_client=True,
-        )
+        client = _open(settings, url)
     try:
         yield Engine(client, platform, settings, url)
     finally:
         client.close()
 
 
+def _open(settings: DockerSettings, url: str) -> docker.DockerClient:
+    """Connect, speaking the engine's own version of the API."""
+    tls = _tls(settings, url)
+    first = docker.APIClient(
+        base_url=url, tls=tls, timeout=_SILENCE_SECONDS, version=DEFAULT_DOCKER_API_VERSION
+    )
+    with closing(first) as probe:
+        # Certificates and proxies that the environment names are for others.
+        probe.trust_env = False
+        version = str(probe.version(api_version=False)["ApiVersion"])
+    client = docker.DockerClient(base_url=url, tls=tls, timeout=_SILENCE_SECONDS, version=version)
+    client.api.trust_env = False
+    return client
+
+
 def _tls(settings: DockerSettings, url: str) -> Any:
-    if url.startswith("ssh://") and shutil.which("ssh") is None:
-        raise fail(
-            Reason.ENGINE_NOT_CONFIGURED,
-            f"There is no ssh program here to reach {url}: use an engine at tcp:// with certificates.",
-        )
     if not url.startswith("tcp://"):
         return False
     if settings.tls_secret_dir:
