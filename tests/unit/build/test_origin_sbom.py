@@ -14,15 +14,16 @@ from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDi
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
 from edgemodel_operator.api.edgemodel_status import ModelReport
+from edgemodel_operator.api.image import ImageSpec
 from edgemodel_operator.build.failures import BuildError, Reason
 from edgemodel_operator.build.origin.attach import Origin, make_documents
 from edgemodel_operator.build.origin.cyclonedx import CYCLONEDX_TYPE
-from edgemodel_operator.build.origin.packages import PACKAGES_LABEL
+from edgemodel_operator.build.origin.packages import PACKAGES_LABEL, Package
 from edgemodel_operator.build.origin.spdx import SPDX_TYPE
 from edgemodel_operator.build.runtime import RuntimeChild
 from edgemodel_operator.oci.image import RuntimeSettings, make_image
 from support.images import AMD64, make_layer
-from support.origin import INDEX, PACKAGES, SOURCE, children_of, make_origin
+from support.origin import INDEX, PACKAGES, SOURCE, children_of, make_origin, make_origin_request
 
 
 def content_of(origin: Origin, media_type: str) -> bytes:
@@ -109,13 +110,39 @@ def test_cyclonedx_has_the_model_as_such() -> None:
     assert {"name": "edgemodel.dev/model/operator", "value": "MatMul"} in model["properties"]
 
 
-@pytest.mark.parametrize(("packages", "aggregate"), [(PACKAGES, "complete"), (None, "unknown")])
-def test_cyclonedx_says_whether_it_is_complete(packages: Any, aggregate: str) -> None:
-    compositions = read_cyclonedx(make_origin(packages))["compositions"]
+DOCKERFILE = ImageSpec.model_validate(
+    {
+        "repository": "registry.plant-a.local/models/line",
+        "builder": "Docker",
+        "dockerfile": {
+            "context": {
+                "http": {"url": "https://models.plant-a.local/c.tar", "sha256": "7" * 64},
+                "archive": {},
+            }
+        },
+    }
+)
+FOREIGN = Package(f"pkg:oci/jetson@sha256%3A{'8' * 64}")
+
+
+@pytest.mark.parametrize(
+    ("origin", "coverage"),
+    [
+        (make_origin(), "complete"),
+        (make_origin(packages=None), "unknown"),
+        (make_origin(packages=(FOREIGN, *PACKAGES)), "incomplete"),
+        (make_origin(request=make_origin_request(image=DOCKERFILE)), "incomplete"),
+    ],
+    ids=["ours", "silent", "on a base of others", "changed by a Dockerfile"],
+)
+def test_both_say_how_complete_they_are(origin: Origin, coverage: str) -> None:
+    compositions = read_cyclonedx(origin)["compositions"]
     assert {one["assemblies"][0]: one["aggregate"] for one in compositions} == {
         "model": "unknown",
-        "runtime": aggregate,
+        "runtime": coverage,
     }
+    (runtime,) = [package for package in read_spdx(origin).packages if package.name == "runtime"]
+    assert bool(runtime.comment) == (coverage != "complete")
 
 
 @pytest.mark.parametrize("media_type", [SPDX_TYPE, CYCLONEDX_TYPE])

@@ -122,11 +122,13 @@ def make_documents(origin: Origin, index: Descriptor, children: Sequence[Descrip
         sources,
         origin.report,
     )
+    altered = origin.request.image.dockerfile is not None
     runtimes: Mapping[Platform | None, RuntimeChild] = {child.platform: child for child in origin.runtime}
     documents: list[Document] = []
     for child in children:
         runtime = runtimes[child.platform]
-        image = ImageContents(child, runtime.digest, _packages(runtime), contents, origin.version)
+        packages = _packages(runtime)
+        image = ImageContents(child, runtime.digest, packages, contents, origin.version, altered)
         documents += [
             Document(child, SPDX_TYPE, make_spdx(image)),
             Document(child, CYCLONEDX_TYPE, make_cyclonedx(image)),

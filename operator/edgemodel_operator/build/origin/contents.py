@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -21,6 +22,17 @@ from edgemodel_operator.oci.descriptor import Descriptor
 
 TOOL = "edgemodel-operator"
 NAMESPACE = "https://edgemodel.dev"
+
+
+class Coverage(StrEnum):
+    """How much the list of packages of a runtime image says of it."""
+
+    COMPLETE = "complete"
+    """All of it: it was written when the image was assembled."""
+    INCOMPLETE = "incomplete"
+    """A part: a Dockerfile of the user's, or a base that is not ours, added what nobody listed."""
+    UNKNOWN = "unknown"
+    """Nothing: it has no list."""
 
 
 class NamedFile(Protocol):
@@ -68,7 +80,8 @@ class ImageContents:
     """The image of one platform.
 
     `subject` describes its manifest. `packages` is what the runtime image `runtime` (a digest) says of
-    itself; None if it says nothing. `version` is that of the operator that built it.
+    itself; None if it says nothing. `altered` tells that a Dockerfile changed it after it said so. `version`
+    is that of the operator that built it.
     """
 
     subject: Descriptor
@@ -76,6 +89,15 @@ class ImageContents:
     packages: tuple[Package, ...] | None
     model: ModelContents
     version: str
+    altered: bool = False
+
+    @property
+    def coverage(self) -> Coverage:
+        """How far the packages are all that there is below the model."""
+        if self.packages is None:
+            return Coverage.UNKNOWN
+        foreign = any(package.kind == "oci" for package in self.packages)
+        return Coverage.INCOMPLETE if self.altered or foreign else Coverage.COMPLETE
 
     @property
     def purl(self) -> str:

@@ -62,10 +62,7 @@ def make_cyclonedx(image: ImageContents) -> bytes:
             "compositions": [
                 # Where a model comes from in the end, its training and its data, no file tells.
                 {"aggregate": "unknown", "assemblies": [_MODEL]},
-                {
-                    "aggregate": "unknown" if image.packages is None else "complete",
-                    "assemblies": [_RUNTIME],
-                },
+                {"aggregate": image.coverage.value, "assemblies": [_RUNTIME]},
             ],
         }
     )

@@ -14,6 +14,7 @@ from typing import Any
 from edgemodel_operator.build.origin.contents import (
     NAMESPACE,
     TOOL,
+    Coverage,
     ImageContents,
     Material,
     NamedFile,
@@ -27,7 +28,10 @@ SPDX_TYPE = "application/spdx+json"
 
 _NONE = "NOASSERTION"
 _LICENCE_REFERENCE = re.compile(r"LicenseRef-[A-Za-z0-9.-]+")
-_SILENT = "The runtime image does not say what it holds: it carries no label edgemodel.dev/packages."
+_GAPS = {
+    Coverage.UNKNOWN: "The runtime image does not say what it holds: it has no label edgemodel.dev/packages.",
+    Coverage.INCOMPLETE: "It holds more than is listed: what a Dockerfile or a base of others brought.",
+}
 
 
 def make_spdx(image: ImageContents) -> bytes:
@@ -98,8 +102,8 @@ def _runtime(image: ImageContents) -> dict[str, Any]:
     purl = image_purl("runtime", image.runtime)
     package = _package("Runtime", "runtime", sha256=image.runtime.removeprefix("sha256:"), purl=purl)
     package["primaryPackagePurpose"] = "CONTAINER"
-    if image.packages is None:
-        package["comment"] = _SILENT
+    if image.coverage in _GAPS:
+        package["comment"] = _GAPS[image.coverage]
     return package
 
 
