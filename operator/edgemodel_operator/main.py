@@ -16,6 +16,7 @@ import kopf
 
 from edgemodel_operator.adapters.authorities import AuthorityStore
 from edgemodel_operator.adapters.cluster import Cluster
+from edgemodel_operator.adapters.image_remover import ImageRemover
 from edgemodel_operator.adapters.jobs import Jobs
 from edgemodel_operator.adapters.kube import KubeApi, KubeError, connect
 from edgemodel_operator.adapters.lease import Lease, LeaseLost
@@ -27,6 +28,7 @@ from edgemodel_operator.build.placement import PlacedBuilder
 from edgemodel_operator.build.supplier import WorkerBuilder
 from edgemodel_operator.handlers import Wakeups, make_registry, make_settings
 from edgemodel_operator.oci.transport import new_session
+from edgemodel_operator.reconcile.garbage import ImageSweeper
 from edgemodel_operator.reconcile.outcome import Outcome
 from edgemodel_operator.reconcile.ports import Builder, Ports
 from edgemodel_operator.reconcile.queue import Key, Queue
@@ -164,10 +166,15 @@ class Operator:
         upload_hosts = settings.registries.allowed_upload_hosts
         registries = Registries(registry_session, plain_http, upload_hosts)
         verifier = ImageVerifier(authorities, registries)
+
+        def wake(namespace: str, name: str) -> None:
+            self.queue.wake((namespace, name))
+
         ports = Ports(
             cluster=cluster,
             pods=ModelPods(pod_session),
             verifier=RememberingVerifier(verifier, self.metrics),
+            sweeper=ImageSweeper(cluster, ImageRemover(registries), self.metrics, clock=now, wake=wake),
             metrics=self.metrics,
             clock=now,
             runtimes=settings.runtimes,
@@ -178,7 +185,7 @@ class Operator:
             ImageSigner(cluster, registries, settings.namespace, settings.signing.secret_name),
             self.metrics,
             clock=now,
-            wake=lambda namespace, name: self.queue.wake((namespace, name)),
+            wake=wake,
             concurrency=settings.max_concurrent_builds,
         )
         return ports, supplies

@@ -305,6 +305,7 @@ class Cluster:
             restarts=pod.restarts,
             terminating=pod.terminating,
             waiting=PULL_FAILS if self.behavior_of(pod) == PULL_FAILS else "",
+            image=pod.spec["containers"][0]["image"],
         )
 
     def answer(self, pod: SimulatedPod) -> Answer:
@@ -345,4 +346,5 @@ def workload_of(document: Json) -> Workload:
         revision=labels[LABEL_REVISION],
         target=labels[LABEL_TARGET],
         role=labels[LABEL_ROLE],
+        image=document["spec"]["template"]["spec"]["containers"][0]["image"],
     )

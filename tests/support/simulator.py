@@ -17,7 +17,7 @@ from typing import Any
 from edgemodel_operator.api.acceleratorclass import AcceleratorClassSpec
 from edgemodel_operator.api.conditions import Condition, ConditionStatus, ConditionType
 from edgemodel_operator.api.edgemodel import EdgeModelSpec
-from edgemodel_operator.api.edgemodel_status import EdgeModelStatus
+from edgemodel_operator.api.edgemodel_status import EdgeModelStatus, VariantImage
 from edgemodel_operator.api.names import (
     LABEL_REVISION,
     active_label,
@@ -25,12 +25,14 @@ from edgemodel_operator.api.names import (
     next_label,
 )
 from edgemodel_operator.core.chain import needed_variants
+from edgemodel_operator.core.garbage import unneeded
 from edgemodel_operator.core.plan import (
     Action,
     Apply,
     Delete,
     LabelNode,
     Plan,
+    RemoveImages,
     SetFinalizer,
     StartSupply,
     make_plan,
@@ -41,6 +43,7 @@ from edgemodel_operator.core.world import (
     Supply,
     SupplyStage,
     SupplyStep,
+    Sweep,
     Trust,
     Verdict,
     World,
@@ -71,6 +74,14 @@ class Simulation:
     """(version, variant) → its supply, where the image is not simply there."""
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     """Version → what verification says, where it is not trusted."""
+    registry: set[str] = field(default_factory=set)
+    """The images that were made and not removed."""
+    registry_fails: Sweep | None = None
+    """What comes of removing an image, where it is not simply removed."""
+    claimed: frozenset[str] = frozenset()
+    """The images that other models have recorded."""
+    sweep: Sweep = field(default_factory=Sweep)
+    """What the operator remembers of removing images until it dies."""
     plan: Plan | None = None
     look_again_at: datetime | None = None
     passes: int = 0
@@ -163,6 +174,7 @@ class Simulation:
             classes=dict(self.classes),
             supplies=dict(self.supplies),
             verdicts=dict(self.verdicts),
+            registry=set(self.registry),
             history=list(self.history),
             watchers=[],
         )
@@ -228,8 +240,9 @@ class Simulation:
         )
         variants = needed_variants(self.spec, self.classes)
         version = self.spec.model.version
-        supplies = {variant: self._supply(version, variant) for variant in variants}
-        return World(
+        wanted = () if self.deleting else variants
+        supplies = {variant: self._supply(version, variant) for variant in wanted}
+        world = World(
             now=cluster.now,
             model=model,
             nodes=tuple(cluster.nodes.values()),
@@ -247,7 +260,14 @@ class Simulation:
             },
             golden=self.golden if self.spec.health.golden else GoldenSample(),
             name_is_taken=self.name_is_taken,
+            sweep=self._swept(),
         )
+        return replace(world, claimed=self.claimed) if unneeded(world) else world
+
+    def _swept(self) -> Sweep:
+        recorded = {item.image for item in self.status.retained_images}
+        self.sweep = replace(self.sweep, gone=self.sweep.gone & recorded)
+        return self.sweep
 
     def _supply(self, version: str, variant: str) -> Supply:
         given = self.supplies.get((version, variant))
@@ -257,11 +277,13 @@ class Simulation:
 
     def signed(self, version: str, variant: str) -> Supply:
         """Give the supply of a version whose image is there and signed."""
+        image = _image(f"{self.spec.image.repository}", f"{version}/{variant}")
+        self.registry.add(image)
         return Supply(
             stage=SupplyStage.SIGNED,
             step=SupplyStep.SIGN,
             build_key=hashlib.sha256(f"{version}/{variant}".encode()).hexdigest(),
-            image=_image(f"{self.spec.image.repository}", f"{version}/{variant}"),
+            image=image,
             platforms=self.platforms,
         )
 
@@ -279,6 +301,7 @@ class Simulation:
             self._watch()
         if kill_after is not None:
             self._seen = -1  # A new operator lists everything.
+            self.sweep = Sweep()
             return plan
         if plan.status is not None and plan.status != self.status:
             self.status = EdgeModelStatus.model_validate(plan.status.to_raw())
@@ -313,6 +336,21 @@ class Simulation:
                 self.cluster.apply(document)
             case Delete(kind, name):
                 self.cluster.delete(kind, name)
+            case RemoveImages(images):
+                self._remove(images)
+
+    def _remove(self, images: Sequence[VariantImage]) -> None:
+        before = self.sweep
+        if not images:
+            self.sweep = Sweep(gone=self.sweep.gone)
+        elif self.registry_fails is not None:
+            self.sweep = replace(self.registry_fails, gone=before.gone, failures=before.failures + 1)
+        else:
+            gone = {item.image for item in images}
+            self.registry -= gone
+            self.sweep = Sweep(gone=before.gone | gone)
+        if (before.gone, before.reason) != (self.sweep.gone, self.sweep.reason):
+            self.cluster.changes += 1
 
     def _watch(self) -> None:
         for watcher in self.watchers:

@@ -56,6 +56,10 @@ class Cluster:
         """Read an EdgeModel."""
         return await self._kube.get(f"{MODELS}/namespaces/{namespace}/edgemodels/{name}")
 
+    async def list_models(self) -> tuple[Raw, ...]:
+        """Read all EdgeModels."""
+        return (await self._kube.list(f"{MODELS}/edgemodels")).items
+
     async def list_nodes(self) -> tuple[Raw, ...]:
         """Read all nodes."""
         return (await self._kube.list("/api/v1/nodes")).items

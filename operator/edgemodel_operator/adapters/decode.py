@@ -83,6 +83,7 @@ def decode_pod(raw: Raw) -> Pod:
         restarts=int(first.get("restartCount") or 0),
         terminating="deletionTimestamp" in metadata,
         waiting=_waiting(state, status),
+        image=_image(spec),
     )
 
 
@@ -99,7 +100,23 @@ def decode_workload(raw: Raw) -> Workload:
         revision=labels.get(LABEL_REVISION, ""),
         target=labels.get(LABEL_TARGET, ""),
         role=labels.get(LABEL_ROLE, ROLE_SERVE),
+        image=_image(((raw.get("spec") or {}).get("template") or {}).get("spec") or {}),
     )
+
+
+def decode_claims(raw: Raw) -> frozenset[str]:
+    """Name the images that an EdgeModel has recorded, whether its spec is valid or not; none if it goes."""
+    if "deletionTimestamp" in raw["metadata"]:
+        return frozenset()
+    status = raw.get("status") or {}
+    targets = (target for item in status.get("revisions") or () for target in item.get("targets") or ())
+    recorded = (*(status.get("retainedImages") or ()), *(status.get("images") or ()), *targets)
+    return frozenset(item.get("image", "") for item in recorded) - {""}
+
+
+def _image(pod_spec: Raw) -> str:
+    first: Raw = next(iter(pod_spec.get("containers") or ()), {})
+    return str(first.get("image") or "")
 
 
 def _condition(status: Raw, kind: str) -> tuple[bool, datetime | None]:

@@ -10,6 +10,7 @@ OUTCOMES = ("done", "waiting", "blocked", "broken")
 BUILD_RESULTS = ("built", "reused", "failed")
 SIGN_RESULTS = ("signed", "failed")
 VERIFY_RESULTS = ("trusted", "untrusted", "unknown")
+REMOVAL_RESULTS = ("removed", "left", "failed")
 ROLLOUT_RESULTS = ("started", "completed", "rolled_back", "stopped")
 SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -48,6 +49,12 @@ class Metrics:
         self.rollouts = Counter(
             "edgemodel_rollouts", "Rollouts by what became of them", ("result",), registry=self.registry
         )
+        self.image_removals = Counter(
+            "edgemodel_image_removals",
+            "Images to be removed from their registry by what became of them; left: they were not ours",
+            ("result",),
+            registry=self.registry,
+        )
         self.reconciles = self._histogram("edgemodel_reconcile_seconds", "Passes by outcome", "outcome")
         self.builds = self._histogram("edgemodel_build_seconds", "Image builds by result", "result")
         self.signatures = self._histogram("edgemodel_sign_seconds", "Signings by result", "result")
@@ -58,6 +65,7 @@ class Metrics:
             (self.signatures, SIGN_RESULTS),
             (self.verifications, VERIFY_RESULTS),
             (self.rollouts, ROLLOUT_RESULTS),
+            (self.image_removals, REMOVAL_RESULTS),
         ):
             for value in values:
                 metric.labels(value)

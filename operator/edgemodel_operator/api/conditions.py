@@ -24,6 +24,7 @@ class ConditionType(StrEnum):
     AVAILABLE = "Available"
     READY = "Ready"
     STALLED = "Stalled"
+    REGISTRY_CLEAN = "RegistryClean"
 
 
 class ConditionStatus(StrEnum):

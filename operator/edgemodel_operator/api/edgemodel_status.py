@@ -237,13 +237,19 @@ class EdgeModelStatus(Schema):
     conditions: Annotated[
         tuple[Condition, ...], Field(max_length=16, json_schema_extra=list_map("type"))
     ] = ()
-    """SourceResolved, Built, Signed, Trusted, Placed, Progressing, Available, Ready, Stalled."""
+    """SourceResolved, Built, Signed, Trusted, Placed, Progressing, Available, Ready, Stalled; RegistryClean
+    once images could not be removed."""
     model: ModelReport | None = None
     """What is known of the model's files."""
     images: Annotated[
         tuple[VariantImage, ...], Field(max_length=16, json_schema_extra=list_map("variant"))
     ] = ()
     """The images of the spec as it is now."""
+    retained_images: Annotated[
+        tuple[VariantImage, ...], Field(max_length=128, json_schema_extra=list_map("image"))
+    ] = ()
+    """Every image that was made for this model and is still in its repository, the last used first. Nothing
+    else is ever removed from there; what falls off the end of the list stays there for good."""
     current_revision: Name = ""
     """The revision that the fleet runs or is moved to; it differs from the target after a rollback."""
     target_revision: Name = ""

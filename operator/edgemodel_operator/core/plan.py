@@ -1,12 +1,13 @@
 """The plan of one pass: the only place that knows the order of things.
 
-1. A deleted model: take its labels off every node, then its finalizer.
+1. A deleted model: take its labels off every node, remove its images if it says so, then its finalizer.
 2. The finalizer comes first, so that nothing can be left behind.
 3. Walk the chain (source, build, signature, trust) to the revision that the spec asks for.
 4. Choose the revision that the fleet shall run now: that one, the one under way, or the last known good.
 5. Place it, judge the trials, and decide the next step of the rollout.
 6. Apply the objects of every revision that a node needs; delete those that none needs.
-7. Say all of it in the status.
+7. Name the images that nothing needs any more: they are removed from the registry in the background.
+8. Say all of it in the status.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from edgemodel_operator.api.edgemodel_status import EdgeModelStatus, Quarantine, Revision
+from edgemodel_operator.api.edgemodel_status import EdgeModelStatus, Quarantine, Revision, VariantImage
 from edgemodel_operator.api.names import active_label, next_label
+from edgemodel_operator.core import garbage
 from edgemodel_operator.core.chain import Chain, assess
 from edgemodel_operator.core.fleet import Fleet, muster
 from edgemodel_operator.core.manifests.daemonset import daemonsets
@@ -67,7 +69,14 @@ class Delete:
     name: str
 
 
-Action = SetFinalizer | StartSupply | LabelNode | Apply | Delete
+@dataclass(frozen=True)
+class RemoveImages:
+    """Remove images from their registry in the background: these and, of what was asked before, no others."""
+
+    images: tuple[VariantImage, ...]
+
+
+Action = SetFinalizer | StartSupply | LabelNode | Apply | Delete | RemoveImages
 
 
 @dataclass(frozen=True)
@@ -109,8 +118,9 @@ def make_plan(world: World) -> Plan:
             *_objects(world, revision),  # (6)
             *_labels(world, fleet, rollout),
             *_garbage(world, status),
+            RemoveImages(garbage.removable(world)),  # (7)
         ),
-        status=status,  # (7)
+        status=status,  # (8)
         look_again_at=_next_look(world, chain, rollout),
         blocked=chain.hold is not None and chain.hold.stalled,
     )
@@ -143,6 +153,9 @@ def _deletion(world: World) -> Plan:
     if labelled or world.workloads:
         # The finalizer goes in a later pass, when this one is seen to have worked.
         return Plan(tuple(actions), None, look_again_at=world.now + timedelta(seconds=1))
+    if garbage.holds_finalizer(world):
+        images = RemoveImages(garbage.removable(world))
+        return Plan((images,), None, look_again_at=world.now + timedelta(seconds=5))
     return Plan((SetFinalizer(present=False),), None)
 
 

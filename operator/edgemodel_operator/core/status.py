@@ -21,6 +21,7 @@ from edgemodel_operator.api.edgemodel_status import (
 from edgemodel_operator.api.names import ROLE_SERVE
 from edgemodel_operator.core.chain import Chain
 from edgemodel_operator.core.fleet import Fleet
+from edgemodel_operator.core.garbage import registry_finding, retained
 from edgemodel_operator.core.member import MemberState
 from edgemodel_operator.core.pins import source_key
 from edgemodel_operator.core.rollout import RolloutPlan
@@ -54,6 +55,7 @@ def make_status(
             "observed_generation": world.model.generation,
             "model": _model(world),
             "images": _images(world, chain),
+            "retained_images": retained(world),
             "current_revision": current,
             "target_revision": target,
             "last_known_good": good,
@@ -67,6 +69,8 @@ def make_status(
         }
     )
     findings = [*chain.findings, *_fleet_findings(world, chain, fleet, draft)]
+    if (registry := registry_finding(world)) is not None:
+        findings.append(registry)
     conditions = merge_conditions(
         old.conditions,
         findings,

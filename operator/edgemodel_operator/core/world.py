@@ -83,6 +83,8 @@ class Pod:
     terminating: bool = False
     waiting: str = ""
     """Why its container waits, for example ImagePullBackOff."""
+    image: str = ""
+    """The image of its container."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ class Workload:
     revision: str
     target: str
     role: str
+    image: str = ""
+    """The image of its pods."""
 
 
 class SupplyStage(StrEnum):
@@ -169,6 +173,22 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """How it goes to remove the images of a model that nothing needs any more."""
+
+    gone: frozenset[str] = frozenset()
+    """Images of which nothing is left, or that turned out not to be ours."""
+    reason: str = ""
+    """Why the last try failed: one CamelCase word; empty if it did not."""
+    message: str = ""
+    """The same as a sentence."""
+    failures: int = 0
+    """How many tries have failed since one worked."""
+    is_final: bool = False
+    """Whether trying again is in vain until somebody mends something."""
+
+
+@dataclass(frozen=True)
 class GoldenSample:
     """The golden sample as the user's ConfigMap holds it now."""
 
@@ -202,6 +222,11 @@ class World:
     golden: GoldenSample = GoldenSample()
     name_is_taken: bool = False
     """Whether a Service of the model's name exists that is not ours."""
+    claimed: frozenset[str] | None = None
+    """The images that other models have recorded; None: they were not asked, as long as nothing is to be
+    removed."""
+    sweep: Sweep = Sweep()
+    """How it goes to remove images."""
 
     def assigned_revisions(self) -> frozenset[str]:
         """Name the revisions that any node has, matching or not, online or not."""

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Any
 
+from edgemodel_operator.adapters.kube import KubeError
 from edgemodel_operator.core.chain import needed_variants
-from edgemodel_operator.core.plan import Action, Apply, Delete, LabelNode, Plan, SetFinalizer, StartSupply
+from edgemodel_operator.core.garbage import removable
+from edgemodel_operator.core.plan import (
+    Action,
+    Apply,
+    Delete,
+    LabelNode,
+    Plan,
+    RemoveImages,
+    SetFinalizer,
+    StartSupply,
+)
 from edgemodel_operator.core.supply import supply_jobs
 from edgemodel_operator.core.world import World
 from edgemodel_operator.reconcile.ports import Ports
 from edgemodel_operator.reconcile.supplies import Supplies
+
+log = logging.getLogger(__name__)
 
 LABELS_AT_ONCE = 20
 
@@ -38,16 +52,35 @@ async def _label(change: LabelNode, ports: Ports, gate: asyncio.Semaphore) -> No
 async def _do(action: Action, world: World, raw: Mapping[str, Any], ports: Ports, supplies: Supplies) -> None:
     match action:
         case SetFinalizer(present=present):
-            await ports.cluster.set_finalizer(raw, present=present)
+            await _set_finalizer(present, world, raw, ports)
+        case RemoveImages(images=images):
+            ports.sweeper.want(world.model, images)
         case StartSupply(variant=variant):
-            model = world.model
-            variants = needed_variants(model.spec, world.classes)
-            for job in supply_jobs(model, world.runtimes, variants):
-                if job.variant == variant:
-                    supplies.start(job)
+            _start(variant, world, supplies)
         case Apply(document=document):
             await ports.cluster.apply(document)
         case Delete(kind=kind, name=name):
             await ports.cluster.delete(kind, world.model.namespace, name)
         case LabelNode():
             await ports.cluster.label_node(action.node, action.labels)
+
+
+async def _set_finalizer(present: bool, world: World, raw: Mapping[str, Any], ports: Ports) -> None:
+    if not present and removable(world):
+        await _tell_of_what_stays(raw, world.sweep.message, ports)
+    await ports.cluster.set_finalizer(raw, present=present)
+
+
+async def _tell_of_what_stays(raw: Mapping[str, Any], message: str, ports: Ports) -> None:
+    try:
+        await ports.cluster.emit(raw, "Warning", "ImagesLeft", message)
+    except KubeError as error:
+        # A namespace that is being deleted takes no events, and must not wait for one.
+        log.warning("images stay in their registry: %s (no event: %s)", message, error)
+
+
+def _start(variant: str, world: World, supplies: Supplies) -> None:
+    variants = needed_variants(world.model.spec, world.classes)
+    for job in supply_jobs(world.model, world.runtimes, variants):
+        if job.variant == variant:
+            supplies.start(job)

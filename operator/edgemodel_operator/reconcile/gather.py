@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from edgemodel_operator.adapters.decode import belongs_to, decode_node, decode_pod, decode_workload
+from edgemodel_operator.adapters.decode import (
+    belongs_to,
+    decode_claims,
+    decode_node,
+    decode_pod,
+    decode_workload,
+)
 from edgemodel_operator.adapters.pods import Question
 from edgemodel_operator.adapters.registries import SecretMissing, read_credentials
 from edgemodel_operator.api.edgemodel_status import Revision, RevisionTarget
 from edgemodel_operator.api.names import ROLE_SERVE, assignment_value
 from edgemodel_operator.core.chain import needed_variants
+from edgemodel_operator.core.garbage import unneeded
 from edgemodel_operator.core.golden import MAX_BYTES, InvalidGolden, parse_sample
 from edgemodel_operator.core.revision import golden_name
 from edgemodel_operator.core.supply import SupplyJob, supply_jobs
@@ -52,7 +60,7 @@ async def gather(model: Model, ports: Ports, supplies: Supplies) -> World:
     known, verdicts = await _images(model, jobs, ports, supplies)
     decoded_nodes = tuple(decode_node(raw) for raw in nodes)
     decoded_pods = tuple(decode_pod(raw) for raw in pods)
-    return World(
+    world = World(
         now=ports.clock(),
         model=model,
         nodes=decoded_nodes,
@@ -66,7 +74,15 @@ async def gather(model: Model, ports: Ports, supplies: Supplies) -> World:
         verdicts=verdicts,
         golden=golden,
         name_is_taken=namesake is not None and not belongs_to(namesake, model),
+        sweep=ports.sweeper.state(model),
     )
+    # Asked for only where something is to go: it reads every model of the cluster.
+    return replace(world, claimed=await _claimed(model, ports)) if unneeded(world) else world
+
+
+async def _claimed(model: Model, ports: Ports) -> frozenset[str]:
+    others = (raw for raw in await ports.cluster.list_models() if raw["metadata"]["uid"] != model.uid)
+    return frozenset().union(*(decode_claims(raw) for raw in others))
 
 
 async def _golden(model: Model, ports: Ports) -> GoldenSample:

@@ -14,6 +14,7 @@ from edgemodel_operator.core.supply import BuildAccess, BuiltImage, SupplyJob
 from edgemodel_operator.core.trust import AnyPolicy
 from edgemodel_operator.core.world import SupplyStep, Verdict
 from edgemodel_operator.oci.auth import Credential
+from edgemodel_operator.reconcile.garbage import ImageSweeper
 
 Credentials = Mapping[str, Credential]
 OnProgress = Callable[[SupplyStep, str], None]
@@ -60,6 +61,7 @@ class Ports:
     cluster: Cluster
     pods: ModelPods
     verifier: Verifier
+    sweeper: ImageSweeper
     metrics: Metrics
     clock: Callable[[], datetime]
     runtimes: Mapping[str, str]

@@ -18,7 +18,7 @@ from edgemodel_operator.reconcile.ports import Ports
 log = logging.getLogger(__name__)
 
 ALARMING = frozenset({"RolledBack", "RolloutStopped", "NodesFailed", "RevisionQuarantined"})
-CHAIN = frozenset({*LINKS, ConditionType.PLACED})
+CHAIN = frozenset({*LINKS, ConditionType.PLACED, ConditionType.REGISTRY_CLEAN})
 """Conditions that do not hold because of some failure, unless somebody is at work on them."""
 AT_WORK = frozenset({*RUNNING_REASONS.values(), "Verifying"})
 TOLD = frozenset(
@@ -30,6 +30,7 @@ TOLD = frozenset(
         ConditionType.PLACED,
         ConditionType.PROGRESSING,
         ConditionType.READY,
+        ConditionType.REGISTRY_CLEAN,
     }
 )
 """Conditions whose changes are worth an event. Stalled repeats the reason of the one that caused it."""

@@ -34,6 +34,7 @@ async def reconcile(key: Key, ports: Ports, supplies: Supplies) -> Outcome:
     raw = await ports.cluster.get_model(*key)
     if raw is None:
         supplies.retain(*key, ())
+        ports.sweeper.forget(*key)
         ports.metrics.forget(*key)
         return Done()
     try:
