@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -12,14 +13,18 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cluster.tools import tool
 from edgemodel_operator.build.worker import run_build
-from edgemodel_operator.oci.image import parse_index, parse_manifest
+from edgemodel_operator.oci.compression import GZIP
+from edgemodel_operator.oci.descriptor import OCI_INDEX, OCI_MANIFEST
+from edgemodel_operator.oci.image import RuntimeSettings, make_image, make_index, parse_index, parse_manifest
 from edgemodel_operator.oci.image_layout import LayoutStore, parse_location
+from edgemodel_operator.oci.layer import File, write_layer
 from edgemodel_operator.oci.reference import Reference, parse_reference
 from edgemodel_operator.oci.registry import RegistryClient
 from support.build import SourceServer, hang, make_onnx, make_request, sha256, source_server
 from support.command_line import edgemodel, model_document, start_edgemodel, write_documents
-from support.images import push_index
+from support.images import ARM64, push_index
 from support.packages import install_package
 from support.registry import RegistryServer
 
@@ -122,16 +127,67 @@ async def test_a_runtime_in_a_folder_needs_no_registry(
     assert local.json()["images"][0]["indexDigest"] == remote.json()["images"][0]["indexDigest"]
 
 
-async def test_skopeo_and_umoci_take_the_folder(common: tuple[str, ...], tmp_path: Path) -> None:
-    skopeo, umoci = install_package("skopeo"), install_package("umoci")
+async def test_skopeo_takes_the_folder(common: tuple[str, ...], tmp_path: Path) -> None:
+    skopeo = install_package("skopeo")
     built = await edgemodel(*common, "-o", f"oci:{tmp_path}/images:7", "--json")
     digest = built.json()["images"][0]["indexDigest"]
     assert f"sha256:{sha256(await output(skopeo, 'inspect', '--raw', f'oci:{tmp_path}/images:7'))}" == digest
-    copy = (skopeo, "copy", "--all", "--preserve-digests")
+    copy = (skopeo, "copy", "--quiet", "--all", "--preserve-digests")
     await output(*copy, f"oci:{tmp_path}/images:7", f"oci:{tmp_path}/copied:8")
     copied = await LayoutStore().get_manifest(parse_location(f"oci:{tmp_path}/copied:8"))
     assert copied.descriptor.digest == digest
-    assert b"7" in (await output(umoci, "ls", "--layout", str(tmp_path / "images"))).split()
+
+
+async def test_umoci_unpacks_what_a_node_would_run(
+    document: Path, common: tuple[str, ...], tmp_path: Path
+) -> None:
+    skopeo, umoci = install_package("skopeo"), install_package("umoci")  # an umoci that knows gzip alone
+    runtime = await push_gzip_runtime(tmp_path / "runtime")
+    changed = yaml.safe_load(document.read_text())
+    changed["spec"]["image"]["compression"] = "Gzip"
+    write_documents(document, changed)
+    target = f"oci:{tmp_path}/images:7"
+    built = await edgemodel(*common, "--runtime", f"{VARIANT}={runtime}", "-o", target)
+    assert built.code == 0, built.err
+    one = f"oci:{tmp_path}/one:7"
+    await output(skopeo, "copy", "--quiet", "--override-arch", "arm64", "--preserve-digests", target, one)
+    unpack = (umoci, "unpack", "--rootless", "--image", f"{tmp_path}/one:7", str(tmp_path / "bundle"))
+    await output(*unpack)
+    model = tmp_path / "bundle" / "rootfs" / "models" / "line-orientation"
+    files = {
+        file["path"]: file["sha256"] for file in json.loads((model / "manifest.json").read_bytes())["files"]
+    }
+    assert files == {
+        path.name: sha256(path.read_bytes()) for path in model.iterdir() if path.name != "manifest.json"
+    }
+
+
+async def push_gzip_runtime(folder: Path) -> str:
+    """Write a runtime image of one platform whose layers every tool can unpack."""
+    store, place, out = LayoutStore(), parse_location(f"oci:{folder}:1"), io.BytesIO()
+    layer = write_layer([File("opt/server", b"server")], out, compressor=GZIP)
+    image = make_image(ARM64, [layer], RuntimeSettings(entrypoint=["/opt/server"]))
+    await store.put_blob(place, out.getvalue(), layer.descriptor)
+    await store.put_blob(place, image.config, image.config_descriptor)
+    await store.put_manifest(place.with_digest(image.descriptor.digest), image.manifest, OCI_MANIFEST)
+    await store.put_manifest(place, make_index([image.descriptor]), OCI_INDEX)
+    return str(place)
+
+
+async def test_every_document_of_the_folder_passes_the_schemas_of_the_specification(
+    common: tuple[str, ...], tmp_path: Path
+) -> None:
+    folder = tmp_path / "images"
+    assert (await edgemodel(*common, "-o", f"oci:{folder}:7")).code == 0
+    documents = {"application/vnd.oci.layout.header.v1+json": [folder / "oci-layout"]}
+    documents[OCI_INDEX], documents[OCI_MANIFEST] = [folder / "index.json"], []
+    for path in (folder / "blobs" / "sha256").iterdir():
+        if path.read_bytes()[:1] == b"{":
+            stated = json.loads(path.read_bytes()).get("mediaType", "")
+            documents.get(stated, []).append(path)
+    assert len(documents[OCI_MANIFEST]) > 2, "the images, and what is attached to them"
+    given = [f"{kind}={path}" for kind, paths in documents.items() for path in paths]
+    await output(str(await asyncio.to_thread(tool, "oci-schema")), *given)
 
 
 async def test_a_file_on_this_machine_takes_the_place_of_the_source(
