@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import itertools
 import resource
 import subprocess
@@ -13,11 +14,13 @@ import tracemalloc
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from edgemodel_operator.build.archives import ArchiveLimits, InvalidArchive, extract_file
 from edgemodel_operator.build.unpacking import HARMLESS_BYTES, MAX_FILES, UnpackLimits, unpack
@@ -54,6 +57,33 @@ def refusal(folder: Path, content: bytes, limits: UnpackLimits = LIMITS) -> str:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_told_by_its_content(tmp_path: Path, kind: str) -> None:
     assert open_bytes(tmp_path, pack(FILES, kind)) == FILES
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_long_names(tmp_path: Path, form: int) -> None:
+    name = f"{'folder/' * 30}{'ünï' * 40}.onnx"
+    assert open_bytes(tmp_path, make_tar((name, MODEL), form=form)) == {name: MODEL}
+
+
+def test_a_zip_that_was_written_as_a_stream(tmp_path: Path) -> None:
+    class Pipe(io.RawIOBase):
+        written = b""
+
+        @override
+        def writable(self) -> bool:
+            return True
+
+        @override
+        def write(self, data: Any, /) -> int:
+            self.written += bytes(data)
+            return len(data)
+
+    pipe = Pipe()
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in FILES.items():
+            with archive.open(name, "w", force_zip64=True) as file:
+                file.write(content)
+    assert open_bytes(tmp_path, pipe.written) == FILES
 
 
 def test_files_are_plain_whatever_their_headers_say(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 from typing import Protocol
 
 import aiohttp
@@ -23,6 +24,7 @@ CONNECT_SECONDS = 15
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT = frozenset({408, 425, 429})
+_DAY_SECONDS = 86400
 
 
 class Interruption(Exception):  # noqa: N818 - reads as the fact it states
@@ -87,13 +89,25 @@ def status_failure(url: URL, status: int, headers: Mapping[str, str]) -> BuildEr
         return fail(Reason.SOURCE_NOT_FOUND, f"{where} does not exist (status {status}).")
     if status in {401, 403}:
         return fail(Reason.SOURCE_DENIED, f"{where} wants credentials, or refuses us (status {status}).")
-    wait = headers.get("Retry-After", "")
-    known = is_transient(status) and wait.isascii() and wait.isdigit() and len(wait) < 6
-    return fail(
-        Reason.SOURCE_UNAVAILABLE,
-        f"{where} answered with status {status}.",
-        retry_after=float(wait) if known else None,
-    )
+    wait = retry_after(headers) if is_transient(status) else None
+    return fail(Reason.SOURCE_UNAVAILABLE, f"{where} answered with status {status}.", retry_after=wait)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Give the seconds that a server asks us to wait, if it does and they are less than a day.
+
+    Format: RFC 9110, 10.2.3: seconds, or a date, which is held against the server's own clock.
+    """
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        seconds = float(text[:6])
+    else:
+        try:
+            until, now = (parsedate_to_datetime(value) for value in (text, headers.get("Date", "")))
+            seconds = (until - now).total_seconds()
+        except (TypeError, ValueError, OverflowError):
+            return None
+    return seconds if 0 <= seconds < _DAY_SECONDS else None
 
 
 def parse_url(text: str) -> URL:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -30,7 +30,7 @@ class HttpRequests:
     url: URL
     insecure: bool
     home: URL
-    authorization: str
+    authorization: str = field(repr=False)
     follows: bool = True
 
     def headers(self, url: URL, plain: Mapping[str, str]) -> Mapping[str, str]:
