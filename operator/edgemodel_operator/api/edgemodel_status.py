@@ -220,13 +220,15 @@ class ModelReport(Schema):
     ] = ()
     """The sets of operators that it is written in."""
     operators: Annotated[tuple[Name, ...], Field(max_length=256)] = ()
-    """The operators that it uses, sorted; those outside the standard domain as `domain:Name`."""
+    """The operators that it uses, sorted: `Name`, `domain:Name` outside the standard domain, and
+    `Name@version` in formats whose operators have versions of their own."""
     parameters: int = 0
-    """How many weights it has."""
+    """How many numbers it stores."""
     size_bytes: int = 0
     """The size of its files."""
     estimated_memory_bytes: int = 0
-    """What one copy needs in memory: weights, and tensors at a batch of one where the shapes tell."""
+    """What one copy needs in memory: what it stores, and the most that lies between its operators at a batch
+    of one, where the shapes tell."""
 
 
 class EdgeModelStatus(Schema):

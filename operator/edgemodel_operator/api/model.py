@@ -52,14 +52,28 @@ class Origin(StrEnum):
     """A folder of TensorFlow's SavedModel: its source is an archive."""
 
 
+class Datatype(StrEnum):
+    """The types of the Open Inference Protocol that a converted model may take."""
+
+    BOOL = "BOOL"
+    UINT8 = "UINT8"
+    INT8 = "INT8"
+    INT16 = "INT16"
+    INT32 = "INT32"
+    INT64 = "INT64"
+    FP16 = "FP16"
+    FP32 = "FP32"
+    FP64 = "FP64"
+
+
 class TensorSpec(Schema):
     """A tensor that goes into a model."""
 
     name: Annotated[str, Field(max_length=256)] = ""
     """Its name; empty: `input_0` and so on, by position."""
-    datatype: Annotated[str, Field(max_length=8)]
-    """Its type, as in the Open Inference Protocol: FP32, INT64, …"""
-    shape: Annotated[tuple[int, ...], Field(max_length=16)]
+    datatype: Datatype
+    """Its type, as in the Open Inference Protocol."""
+    shape: Annotated[tuple[Annotated[int, Field(ge=-1)], ...], Field(max_length=16)]
     """Its dimensions; -1 for one that may vary."""
 
 
