@@ -21,9 +21,10 @@ from edgemodel_operator.build.failures import BuildError, Reason
 from edgemodel_operator.build.parts import ModelParts
 from edgemodel_operator.build.shard import plan
 from edgemodel_operator.build.shard.proof import print_model
+from edgemodel_operator.build.shard.skeleton import splice_shards
 from edgemodel_operator.build.sources.fetched import SourceFile
 from edgemodel_operator.build.split import split_model
-from edgemodel_operator.oci.splice import write_content
+from edgemodel_operator.oci.splice import Spliced, write_content
 from support.build import make_onnx, sha256
 
 KIB = 1024
@@ -361,3 +362,19 @@ def test_a_print_tells_a_changed_weight_and_a_changed_word(tmp_path: Path) -> No
     one_bit = content[:weights] + bytes([content[weights] ^ 1]) + content[weights + 1 :]
     one_word = content.replace(b"multiply", b"multipli")
     assert len({print_of(content), print_of(one_bit), print_of(one_word)}) == 3
+
+
+@pytest.mark.usefixtures("low_bounds")
+def test_parts_that_are_not_the_model_are_never_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = splice_shards
+
+    def turn_a_bit(*arguments: Any) -> tuple[Spliced, ...]:
+        first, *others = made(*arguments)
+        return (Spliced((b"\x01", *first.stretch(1, first.size - 1).pieces)), *others)
+
+    monkeypatch.setattr("edgemodel_operator.build.shard.split.splice_shards", turn_a_bit)
+    with pytest.raises(BuildError, match="must never happen") as caught:
+        split(save(tmp_path, {"m.onnx": make_onnx(64)}), tmp_path)
+    assert caught.value.failure.reason is Reason.INTERNAL_ERROR

@@ -3,8 +3,8 @@
 `PARENT` is the process id of the parent; standard input holds `{"original", "rewritten", "bytes",
 "tolerance"}`: two paths, the size of the larger model, and how far the outputs may be apart. `original` is an
 ONNX file, or a recording (`.npz`) with the arrays `input:NAME` and `output:NAME`. Models are untrusted, so
-this is a program of its own, limited as the inspection is, and each model runs in a process of its own, so
-that none has the memory of two. Prints one JSON object: `{"verdict", "why"}`.
+this is a program of its own, limited as the inspection is, and each model runs in a fork of it, so that none
+has the memory of two and a crash is that of one. Prints one JSON object: `{"verdict", "why"}`.
 """
 
 from __future__ import annotations
@@ -56,32 +56,29 @@ def _compare(original: Path, rewritten: Path, tolerance: float) -> tuple[str, st
     from edgemodel_operator.build.compare import session  # noqa: PLC0415
     from edgemodel_operator.build.compare.difference import difference  # noqa: PLC0415
 
+    given: _Known | _Run
+    if original.suffix == ".npz":
+        inputs, outputs = _read_recording(original)
+        given = _Known(list(outputs.values()))
+        made = _Run(session.answer_to, rewritten, inputs, list(outputs))
+    else:
+        given = _Run(session.answer_anything, original)
+        made = _Run(session.answer_anything, rewritten)
     try:
-        expected, ask_again, ask = _questions(session, original, rewritten)
+        expected = given.result()
     except session.Unanswered as error:
+        made.stop()
         return "Unknown", f"The original gives no answer here: {error}."
     try:
-        found = _in_child(ask)
+        found = made.result()
     except session.Unanswered as error:
         return "Different", f"The original answers, but what was made of it does not: {error}."
     apart = difference(expected, found)
     if apart <= tolerance:
         return "Equal", ""
-    if ask_again is not None and difference(expected, _in_child(ask_again)) > tolerance:
+    if difference(expected, given.again()) > tolerance:
         return "Unknown", "The original answers differently every time."
     return "Different", f"Their outputs differ by {apart:.3g}, and may differ by {tolerance:.3g}."
-
-
-Ask = Callable[[], Any]
-
-
-def _questions(session: Any, original: Path, rewritten: Path) -> tuple[Any, Ask | None, Ask]:
-    """Give the original's answer, a way to ask it again, and the way to ask the other model the same."""
-    if original.suffix == ".npz":
-        inputs, outputs = _read_recording(original)
-        return list(outputs.values()), None, lambda: session.answer_to(rewritten, inputs, list(outputs))
-    free, expected = _in_child(lambda: session.answer_anything(original))
-    return expected, lambda: session.answer(original, free), lambda: session.answer(rewritten, free)
 
 
 def _read_recording(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -96,32 +93,62 @@ def _read_recording(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return inputs, outputs
 
 
-def _in_child(ask: Ask) -> Any:
-    """Run something in a fork of this process; raises Unanswered, also when the fork dies of it."""
+class _Known:
+    """An answer that was recorded."""
+
+    def __init__(self, answer: Sequence[Any]) -> None:
+        self._answer = answer
+
+    def result(self) -> Sequence[Any]:
+        return self._answer
+
+    def again(self) -> Sequence[Any]:
+        return self._answer
+
+
+class _Run:
+    """A question that is answered in a fork of this process, from now on."""
+
+    def __init__(self, ask: Callable[..., Sequence[Any]], *arguments: Any) -> None:
+        forking = multiprocessing.get_context("fork")
+        self._ask, self._arguments = ask, arguments
+        self._receiver, sender = forking.Pipe(duplex=False)
+        self._child = forking.Process(target=_answer, args=(ask, arguments, sender, os.getpid()))
+        self._child.start()
+        sender.close()
+
+    def result(self) -> Sequence[Any]:
+        """Wait for the answer; raises Unanswered, also when the process dies of the question."""
+        from edgemodel_operator.build.compare.session import Unanswered  # noqa: PLC0415
+
+        try:
+            answered, content = self._receiver.recv()
+        except (EOFError, OSError):
+            answered, content = False, ""
+        self._child.join()
+        if not answered:
+            raise Unanswered(content or f"its process ended with status {self._child.exitcode}")
+        answer: Sequence[Any] = content
+        return answer
+
+    def again(self) -> Sequence[Any]:
+        """Ask the same once more."""
+        return _Run(self._ask, *self._arguments).result()
+
+    def stop(self) -> None:
+        """Want no answer any more."""
+        self._child.kill()
+        self._child.join()
+
+
+def _answer(
+    ask: Callable[..., Sequence[Any]], arguments: tuple[Any, ...], sender: Connection, parent: int
+) -> None:
     from edgemodel_operator.build.compare.session import Unanswered  # noqa: PLC0415
 
-    forking = multiprocessing.get_context("fork")
-    receiver, sender = forking.Pipe(duplex=False)
-    child = forking.Process(target=_send, args=(ask, sender, os.getpid()))
-    child.start()
-    sender.close()
-    try:
-        answered, content = receiver.recv()
-    except (EOFError, OSError):
-        child.join()
-        answered, content = False, f"its process ended with status {child.exitcode}"
-    child.join()
-    if not answered:
-        raise Unanswered(content)
-    return content
-
-
-def _send(ask: Ask, sender: Connection, parent: int) -> None:
     die_with_parent(parent)  # no fork inherits that
-    from edgemodel_operator.build.compare.session import Unanswered  # noqa: PLC0415
-
     try:
-        sender.send((True, ask()))
+        sender.send((True, ask(*arguments)))
     except Unanswered as error:
         sender.send((False, str(error)))
     except MemoryError:

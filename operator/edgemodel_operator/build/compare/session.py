@@ -42,10 +42,10 @@ def open_session(model: Path) -> Any:
         raise Unanswered(f"it cannot be loaded: {_first_line(error)}") from error
 
 
-def answer_anything(model: Path) -> tuple[int, list[Any]]:
-    """Give the first size of free dimensions with which the model answers, and its answer.
+def answer_anything(model: Path) -> list[Any]:
+    """Give the answer to the first made-up inputs that the model takes; the same models take the same.
 
-    Raises Unanswered when it answers none.
+    Raises Unanswered when it takes none.
     """
     session = open_session(model)
     why = "its inputs are of types that cannot be made up"
@@ -54,19 +54,10 @@ def answer_anything(model: Path) -> tuple[int, list[Any]]:
         if inputs is None:
             continue
         try:
-            return free, _run(session, inputs)
+            return _run(session, inputs)
         except Unanswered as error:
             why = str(error)
     raise Unanswered(why)
-
-
-def answer(model: Path, free: int) -> list[Any]:
-    """Give the answer to the inputs with free dimensions of that size. Raises Unanswered."""
-    session = open_session(model)
-    inputs = make_inputs(_signatures(session), free)
-    if inputs is None:
-        raise Unanswered("its inputs are of other types")
-    return _run(session, inputs)
 
 
 def answer_to(model: Path, inputs: Tensors, outputs: Sequence[str]) -> list[Any]:

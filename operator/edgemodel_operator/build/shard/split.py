@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -43,8 +44,12 @@ def split_onnx(files: Sequence[SourceFile], sharding: Sharding, work: Path) -> M
     shards = splice_shards(places, distinct)
     skeleton = work / "graph.onnx"
     top = Piece(_MAIN, skeleton, *write_content(graph, skeleton))
-    _prove(main, beside.find, skeleton, _finder(shards, beside.find))
-    pieces = [Piece(shard_name(shard), part, *hash_content(part)) for shard, part in enumerate(shards)]
+    with ThreadPoolExecutor() as pool:  # hashing, which lets other threads run
+        before = pool.submit(print_model, main.path, beside.find)
+        after = pool.submit(print_model, skeleton, _finder(shards, beside.find))
+        hashes = list(pool.map(hash_content, shards))
+        _require_same(before.result(), after.result())
+    pieces = [Piece(shard_name(shard), part, *hashes[shard]) for shard, part in enumerate(shards)]
     return ModelParts(skeleton, arrange_layers(pieces, top, beside.pieces(moved=True)), rewritten=True)
 
 
@@ -97,13 +102,8 @@ def _finder(
     return find
 
 
-def _prove(
-    main: SourceFile,
-    find: Callable[[External], Content],
-    skeleton: Path,
-    find_moved: Callable[[External], Content],
-) -> None:
-    if print_model(main.path, find) != print_model(skeleton, find_moved):
+def _require_same(before: str, after: str) -> None:
+    if before != after:
         raise fail(
             Reason.INTERNAL_ERROR,
             "Taking the weights out of the model changed it, which must never happen: set `image.sharding: "
