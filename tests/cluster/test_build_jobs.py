@@ -19,7 +19,10 @@ from demo.models import ModelFile
 from demo.pictures import json_request, orientation_of
 from demo.site import PUBLIC_KEY, SIGNING_KEY, SYSTEM, Site, condition, is_true
 from demo.story import Story
+from edgemodel_operator.adapters.jobs import Jobs, LogLine
+from edgemodel_operator.adapters.kube import connect
 from edgemodel_operator.api.names import FIELD_MANAGER, model_key
+from edgemodel_operator.build.protocol import MAX_LINE_BYTES
 from support.processes import held_build, kill_operator
 
 pytestmark = pytest.mark.needs("pods", "registry", "cut")
@@ -239,6 +242,12 @@ def trusted(volume: Volume, tmp_path_factory: pytest.TempPathFactory) -> Volume:
     return volume
 
 
+async def read_log(site: Site, pod: str, after: str = "") -> list[LogLine]:
+    """Read the log of a pod in the system's namespace as the operator does."""
+    async with connect(str(site.cluster.kubeconfig)) as kube:
+        return [line async for line in Jobs(kube).follow(SYSTEM, pod, after)]
+
+
 # --- the claims --------------------------------------------------------------------------------------------
 
 
@@ -419,3 +428,28 @@ def test_a_killed_operator_finds_its_job_again(trusted: Volume, story: Story) ->
     assert after["status"]["succeeded"] == 1
     assert status["images"][0]["image"].startswith(f"{trusted.site.cluster.registry}/models/{name}")
     trusted.delete(name)
+
+
+async def test_a_line_as_long_as_answers_may_be_comes_back_whole_and_once(volume: Volume) -> None:
+    site, name, length = volume.site, "talker", MAX_LINE_BYTES - 1
+    program = f"print('first'); print('x' * {length}); print('last')"
+    container = {
+        "name": "build",
+        "image": site.images["operator"],
+        "command": ["/usr/bin/python3", "-c", program],
+    }
+    metadata = {"name": name, "namespace": SYSTEM}
+    spec = {"restartPolicy": "Never", "nodeName": volume.node, "containers": [container]}
+    site.cluster.kubectl("delete", "pod", name, "--namespace", SYSTEM, "--ignore-not-found")
+    site.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    site.wait(
+        "the pod has ended",
+        lambda: site.get("pod", name, SYSTEM),
+        lambda pod: pod["status"]["phase"] == "Succeeded",
+        60,
+    )
+
+    lines = await read_log(site, name)
+    assert [line.text for line in lines] == [b"first", b"x" * length, b"last"]
+    assert [line.text for line in await read_log(site, name, lines[0].stamp)] == [b"x" * length, b"last"]
+    site.cluster.kubectl("delete", "pod", name, "--namespace", SYSTEM)
