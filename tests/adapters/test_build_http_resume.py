@@ -162,6 +162,26 @@ async def test_attempts_that_bring_much_do_not_count(server: SourceServer, tmp_p
     assert len(brittle.asked) == 10
 
 
+async def test_silence_after_much_is_waited_out(server: SourceServer, tmp_path: Path) -> None:
+    content = bytes(2 << 20)
+    brittle = BrittleFile((content,))
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if brittle.asked:
+            return await brittle.answer(request)
+        brittle.asked.append("")
+        tag = {"ETag": f'"{sha256(content)[:16]}"', "Content-Length": str(len(content))}
+        response = web.StreamResponse(headers=tag)
+        await response.prepare(request)
+        await response.write(content[: 1 << 20])
+        await asyncio.Event().wait()
+        return response
+
+    allowance = replace(ALLOWED, max_bytes=len(content), idle_seconds=0.3)
+    assert await fetch(server.answer(answer), tmp_path, None, allowance) == content
+    assert brittle.asked == ["", f"bytes={1 << 20}-"]
+
+
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 async def test_passing_failures_are_tried_again(server: SourceServer, tmp_path: Path, status: int) -> None:
     left = [status, status]
@@ -211,7 +231,7 @@ async def test_a_connection_that_drips_is_given_up(server: SourceServer, tmp_pat
         finally:
             gone.set()
 
-    impatient = replace(ALLOWED, idle_seconds=0.2, retry=replace(RETRY, attempts=1))
+    impatient = replace(ALLOWED, idle_seconds=0.2)
     failure = await failure_of(server.answer(drip), tmp_path, impatient)
     assert failure.reason is Reason.SOURCE_TIMEOUT
     assert "sends less than 1024 bytes per second" in failure.message
@@ -228,7 +248,7 @@ async def test_a_head_that_drips_is_given_up(tmp_path: Path, monkeypatch: pytest
             await writer.drain()
             await asyncio.sleep(0.01)
 
-    impatient = replace(ALLOWED, idle_seconds=0.2, retry=replace(RETRY, attempts=1))
+    impatient = replace(ALLOWED, idle_seconds=0.2)
     async with raw_server(drip) as url:
         failure = await failure_of(url, tmp_path, impatient)
     assert failure.reason is Reason.SOURCE_TIMEOUT

@@ -189,13 +189,14 @@ async def test_a_silent_server_is_given_up(server: SourceServer, tmp_path: Path)
     failure = await failure_of(make_source(server.answer(hang)), tmp_path, impatient)
     assert failure.reason is Reason.SOURCE_TIMEOUT
     assert "sent nothing for 0.2 seconds" in failure.message
+    assert server.seen == ["/model.onnx"]
 
 
 async def test_a_slow_server_is_given_up(server: SourceServer, tmp_path: Path) -> None:
     impatient = replace(ALLOWED, total_seconds=0.3)
     failure = await failure_of(make_source(server.answer(hang)), tmp_path, impatient)
     assert failure.reason is Reason.SOURCE_TIMEOUT
-    assert "not complete after 0.3 seconds" in failure.message
+    assert failure.message == f"{server.url()} was not complete after 0.3 seconds."
 
 
 async def test_a_body_that_breaks_off(server: SourceServer, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from edgemodel_operator.api.source import ConfigMapSource, HttpSource, OciSource
 from edgemodel_operator.build.archives import LOCAL_ERRORS
 from edgemodel_operator.build.failures import Reason, fail
 from edgemodel_operator.build.sources.access import SourceAccess
+from edgemodel_operator.build.sources.connection import parse_url, shown
 from edgemodel_operator.build.sources.download import Allowance
 from edgemodel_operator.build.sources.entry import entry_files
 from edgemodel_operator.build.sources.fetched import FetchedSource, SourceFile
@@ -30,7 +31,7 @@ async def fetch_source(
     Where the spec gives no SHA-256 the result tells it, for the caller to pin. Raises BuildError; then the
     folder may hold parts of files, and goes with the build.
     """
-    async with _bounded(allowance):
+    async with _bounded(source, allowance):
         if source.archive is None:
             return lay_down(await _fetch(source, want, work, allowance, access), want, work)
         (archive,) = await _fetch(source, want.as_archive(), work, allowance, access)
@@ -46,19 +47,20 @@ async def fetch_folder(
     """
     if source.archive is None:
         raise ValueError("the type of the source asks for an archive")
-    async with _bounded(allowance):
+    async with _bounded(source, allowance):
         (archive,) = await _fetch(source, Want(ARCHIVE_SUFFIXES), work, allowance, access)
         return await open_folder(archive, source.archive, work, allowance)
 
 
 @asynccontextmanager
-async def _bounded(allowance: Allowance) -> AsyncIterator[None]:
+async def _bounded(source: Source, allowance: Allowance) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(allowance.total_seconds):
             yield
     except TimeoutError as error:
         raise fail(
-            Reason.SOURCE_TIMEOUT, f"The source was not complete after {allowance.total_seconds:g} seconds."
+            Reason.SOURCE_TIMEOUT,
+            f"{_shown(source)} was not complete after {allowance.total_seconds:g} seconds.",
         ) from error
     except OSError as error:
         if error.errno not in LOCAL_ERRORS:
@@ -88,3 +90,17 @@ async def _fetch(
             return await fetch_files(
                 (entry, entry.weights), want, work, allowance, entry_files(entry, access)
             )
+
+
+def _shown(source: Source) -> str:
+    match source.chosen:
+        case HttpSource(url=url):
+            return shown(parse_url(url))
+        case S3Source(bucket=bucket, key=key):
+            return f"The object {key} of the bucket {bucket}"
+        case OciSource(reference=reference):
+            return reference
+        case PvcSource(claim_name=name, path=path):
+            return f"{path} of the volume {name}"
+        case ConfigMapSource(name=name, key=key):
+            return f"The entry {key} of the ConfigMap {name}"

@@ -37,7 +37,8 @@ async def download(
 ) -> SourceFile:
     """Download the file to `destination` and describe it; `pinned` tells that its SHA-256 will be compared.
 
-    Broken connections, silence, slowness, 408, 425, 429 and 5xx are tried again as the allowance says.
+    Broken connections, 408, 425, 429 and 5xx are tried again as the allowance says; silence and slowness only
+    after an attempt that brought much.
     Raises BuildError, and OSError when the local disk fails.
     """
     with Sink(destination, allowance) as sink:
@@ -69,12 +70,14 @@ class _Transfer:
             try:
                 return await self._attempt()
             except Interruption as interruption:
-                if self._sink.size - mark >= WORTHWHILE_BYTES:
-                    attempt = 1
-                attempt, mark = attempt + 1, self._sink.size
-                wait = interruption.error.failure.retry_after
-                # A long wait is the operator's: nothing else is built in this place meanwhile.
-                if attempt > retry.attempts or (wait or 0) > retry.longest_pause:
+                failure = interruption.error.failure
+                worthwhile = self._sink.size - mark >= WORTHWHILE_BYTES
+                attempt, mark = 2 if worthwhile else attempt + 1, self._sink.size
+                wait = failure.retry_after
+                # Long waits, for a silent server too, are the operator's: nothing is built here meanwhile.
+                long = (wait or 0) > retry.longest_pause
+                long |= failure.reason is Reason.SOURCE_TIMEOUT and not worthwhile
+                if attempt > retry.attempts or long:
                     raise interruption.error from interruption
                 await asyncio.sleep(retry.pause(attempt - 1, wait))
 
