@@ -70,8 +70,13 @@ def _run(options: argparse.Namespace, samples: Samples, progress: Progress) -> N
         folder = Path(name)
         models = folder / "models"
         models.mkdir()
-        with counted_registry(folder) as registry, file_server(models) as url:
-            Agenda(Site(registry, url, Models(models), folder, progress), choice, samples).run()
+        with (
+            counted_registry(folder / "registry") as registry,
+            counted_registry(folder / "elsewhere") as elsewhere,
+            file_server(models) as url,
+        ):
+            site = Site(registry, elsewhere, url, Models(models), folder, progress)
+            Agenda(site, choice, samples).run()
 
 
 def _parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from bench.machine import BenchError
-from buildbench.dockerfiles import Buildah
+from buildbench.dockerfiles import DOCKERFILES, Buildah
 from buildbench.in_operator import build_all, find_again
 from buildbench.materials import Models, make_small
 from buildbench.meter import Cost
@@ -43,9 +43,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class Site:
-    """Where everything happens: a registry, a file server with its folder, room for temporary files."""
+    """Where everything happens: two registries, a file server with its folder, room for temporary files.
+
+    Everybody pushes to `registry`; `elsewhere` has the runtime image that a first build takes over from it.
+    """
 
     registry: Counter
+    elsewhere: Counter
     files_url: str
     models: Models
     folder: Path
@@ -114,13 +118,24 @@ class Agenda:
             self._measure("head", "graft", self._dockerfile("graft", model, f"head-{number}"))
 
     def _cold(self) -> None:
-        model = self._site.models.original
+        model, _ = self._site.models.original, self._published_elsewhere
         for number in range(max(1, self._choice.rounds // 3)):
-            self._measure("cold", "ours", partial(self._build_cold, number))
+            self._measure("cold", "assembled", partial(self._assemble, number))
+            self._measure("cold", "ours", partial(self._build_first, number))
             for name in ("copy", "run"):
                 self._measure("cold", name, self._dockerfile(name, model, f"cold-{number}"))
 
-    def _build_cold(self, number: int) -> Cost:
+    @cached_property
+    def _published_elsewhere(self) -> Published:
+        return publish_runtime(f"{self._site.elsewhere.host}/edgemodel")
+
+    def _build_first(self, number: int) -> Cost:
+        """Build for a repository that has nothing, on a runtime image of another registry."""
+        elsewhere = Ours(self._site.registry.host, self._published_elsewhere.runtime, self._site.files_url)
+        return elsewhere.build(self._site.models.original, _NAME, f"first-{number}/ours")[0]
+
+    def _assemble(self, number: int) -> Cost:
+        """Build the runtime image as well."""
         cache = self._site.folder / f"cache-{number}"
         cache.mkdir()
         runtime, published = publish_cold(f"{self._site.registry.host}/cold-{number}", cache)
@@ -165,14 +180,14 @@ class Agenda:
         """Run one build of one contender; what we cannot do ends the run, what others cannot is noted."""
         if contender not in self._choice.contenders:
             return
-        if contender != "ours":
+        if contender in DOCKERFILES:
             _ = self._buildah  # made before the counter is looked at
         before = self._site.registry.sent
         with self._site.progress.step(f"{scenario}: {CONTENDERS[contender]}"):
             try:
                 cost = build()
             except BenchError as error:
-                if contender == "ours":
+                if contender not in DOCKERFILES:
                     raise
                 self._samples.notes.append(f"{CONTENDERS[contender]}: {error}")
                 return

@@ -15,10 +15,10 @@ from buildbench.wire import Counter, wait_for_port
 
 @contextlib.contextmanager
 def counted_registry(folder: Path) -> Iterator[Counter]:
-    """Run a registry while the block lasts."""
+    """Run a registry in an empty folder while the block lasts."""
     port = free_port()
-    storage = folder / "registry"
-    storage.mkdir()
+    storage = folder / "storage"
+    storage.mkdir(parents=True)
     configuration = {
         "version": "0.1",
         "log": {"level": "error", "accesslog": {"disabled": True}},

@@ -36,7 +36,8 @@ class Ours:
     @property
     def builder(self) -> WorkerBuilder:
         """The builder as the operator configures it."""
-        return WorkerBuilder(SourceSettings(allowed_networks=_LOOPBACK), (self.registry,))
+        plain_http = (self.registry, self.runtime.partition("/")[0])
+        return WorkerBuilder(SourceSettings(allowed_networks=_LOOPBACK), plain_http)
 
     def job(self, model: Path, name: str, repository: str) -> SupplyJob:
         """Give what the operator would make of an EdgeModel with this model."""

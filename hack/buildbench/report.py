@@ -15,6 +15,7 @@ SCENARIOS = {
 }
 CONTENDERS = {
     "ours": "ours",
+    "assembled": "ours, and the runtime image built",
     "graft": "buildah, COPY on our runtime image",
     "copy": "buildah, COPY on the base",
     "run": "buildah, RUN on the base, qemu",

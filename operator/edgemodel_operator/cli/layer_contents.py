@@ -10,6 +10,7 @@ from contextlib import aclosing, suppress
 
 import zstandard
 
+from edgemodel_operator.build.parts import MANIFEST_NAME
 from edgemodel_operator.oci.descriptor import Descriptor
 from edgemodel_operator.oci.image_store import ImageStore
 from edgemodel_operator.oci.reference import Reference
@@ -45,10 +46,15 @@ def first_files(start: bytes, media_type: str) -> tuple[str, ...]:
 
 
 def summarize(files: Iterable[str]) -> str:
-    """Say in a few words where files lie: those of a model by name, others by their folders."""
+    """Say in a few words where files lie: those of a model by name, others by their folders.
+
+    The layer with the manifest holds the graph of a model; the others of its layers hold weights.
+    """
     names = tuple(files)
     if names and all(name.startswith(MODEL_FOLDER) for name in names):
-        return _few([name.split("/", 2)[-1] for name in names])
+        files_of_model = [name.split("/", 2)[-1] for name in names]
+        part = "model" if MANIFEST_NAME in files_of_model else "weights"
+        return f"{part}: {_few(files_of_model)}"
     return _few(list(dict.fromkeys("/".join(name.split("/")[:-1][:5]) or name for name in names)))
 
 

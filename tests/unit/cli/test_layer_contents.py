@@ -53,8 +53,8 @@ def test_a_damaged_layer_is_read_without_an_error(place: int, damage: bytes) -> 
 @pytest.mark.parametrize(
     ("files", "text"),
     [
-        (["models/line/manifest.json", "models/line/model.onnx"], "manifest.json, model.onnx"),
-        (["models/line/weights/s1.bin"], "weights/s1.bin"),
+        (["models/line/manifest.json", "models/line/model.onnx"], "model: manifest.json, model.onnx"),
+        (["models/line/s1.bin"], "weights: s1.bin"),
         (["etc/passwd", "usr/bin/python3", "usr/bin/ls"], "etc, usr/bin"),
         (["usr/local/lib/python3.11/dist-packages/numpy/a.py"], "usr/local/lib/python3.11/dist-packages"),
         (["a/1", "b/1", "c/1", "d/1", "e/1"], "a, b, c, d, …"),
