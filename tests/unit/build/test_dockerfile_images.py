@@ -297,6 +297,13 @@ def test_secrets_are_hidden_however_the_output_is_cut() -> None:
     assert log.last_lines == " | ".join(lines)
 
 
+def test_what_an_engine_says_of_its_own_affairs_is_no_reason() -> None:
+    lines: list[str] = []
+    log = BuildLog({}, lines.append)
+    log.feed("Step 2/3 : RUN x\n ---> Running in 1\nwhy\nRemoving intermediate container 1\n")
+    assert (len(lines), log.last_lines) == (4, "why")
+
+
 def test_lines_are_bounded() -> None:
     lines: list[str] = []
     log = BuildLog({}, lines.append)

@@ -12,6 +12,8 @@ _MAX_PENDING = 64 * 1024
 _KEPT_LINES = 12
 _SECRET_NAME = re.compile(r"PASS|SECRET|TOKEN|KEY|CREDENTIAL|AUTH", re.IGNORECASE)
 _URL_LOGIN = re.compile(r"(?<=://)[^\s/@]+@")
+_BOOKKEEPING = re.compile(r"---> |Removing intermediate container |Step \d+/\d+ :")
+"""Lines of an engine that say nothing to whoever asks why a build failed."""
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -60,5 +62,6 @@ class BuildLog:
         if len(shown) > MAX_LINE:  # what went wrong stands at the end, and what it was about at the beginning
             shown = f"{shown[: MAX_LINE // 2]} … {shown[-MAX_LINE // 2 :]}"
         if shown:
-            self._last.append(shown)
+            if not _BOOKKEEPING.match(shown):
+                self._last.append(shown)
             self._on_line(shown)
