@@ -70,8 +70,8 @@ fmt: sync ## Format the code
 	$(RUN) ruff check --fix .
 
 .PHONY: images
-images: sync ## Build base, runtime and operator images for amd64 and arm64, push to REGISTRY
-	$(RUN) python -u -m imagebuild --push $(REGISTRY)
+images: sync ## Build the images for amd64 and arm64, push to REGISTRY; variants: ARGS="--variants NAME"
+	$(RUN) python -u -m imagebuild --push $(REGISTRY) $(ARGS)
 
 .PHONY: cluster
 cluster: sync ## Start the local cluster and print how to reach it

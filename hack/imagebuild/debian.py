@@ -27,7 +27,7 @@ from .licences import debian_licence
 from .packaged import Packaged, files_folder, read_packaged, write_packages
 from .recipe import DebianPart
 
-FORMAT = 2
+FORMAT = 3
 """Part of the cache key: raise it when the result for the same inputs changes."""
 
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -184,15 +184,17 @@ def _merged(path: str) -> str:
 
 
 def _write_status(archives: Sequence[Path], root: Path) -> None:
-    """Record the packages where vulnerability scanners look for them."""
-    stanzas = []
+    """Record the packages where vulnerability scanners look for them.
+
+    A file for each, so that an image which adds packages to those of its base hides none of them.
+    """
+    folder = root / "var/lib/dpkg/status.d"
+    folder.mkdir(parents=True, exist_ok=True)
     for archive in archives:
         control = _output(["dpkg-deb", "--field", str(archive)])
         name, _, rest = control.partition("\n")
-        stanzas.append(f"{name}\nStatus: install ok installed\n{rest.rstrip()}\n")
-    status = root / "var/lib/dpkg/status"
-    status.parent.mkdir(parents=True, exist_ok=True)
-    status.write_text("\n".join(stanzas))
+        stanza = f"{name}\nStatus: install ok installed\n{rest.rstrip()}\n"
+        (folder / name.removeprefix("Package: ")).write_text(stanza)
 
 
 def _bundle_certificates(root: Path) -> None:

@@ -1,4 +1,4 @@
-"""The runtime variants that are built on demand: locked as they say, and with wheels for their platforms."""
+"""Images with a lock of their own: locked as they say, with wheels for their platforms; and the variants."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from imagebuild.locked import Lock, read_lock, run_uv
 from imagebuild.recipe import PythonPart, Recipe, load_recipes
 
 RECIPES = load_recipes(PROJECT / "images")
-VARIANTS = {
-    name: recipe for name, recipe in RECIPES.items() if recipe.python and recipe.python.lock != Path()
-}
-PAIRS = [(name, str(platform)) for name, recipe in VARIANTS.items() for platform in platforms_of(recipe)]
+LOCKED = {name: recipe for name, recipe in RECIPES.items() if recipe.python and recipe.python.lock != Path()}
+VARIANTS = {name: recipe for name, recipe in LOCKED.items() if recipe.variant}
+PAIRS = [(name, str(platform)) for name, recipe in LOCKED.items() for platform in platforms_of(recipe)]
 
 
 def python_of(recipe: Recipe) -> PythonPart:
@@ -28,17 +27,17 @@ def python_of(recipe: Recipe) -> PythonPart:
 
 @cache
 def lock_of(name: str) -> Lock:
-    return read_lock(PROJECT, python_of(VARIANTS[name]))
+    return read_lock(PROJECT, python_of(LOCKED[name]))
 
 
 def test_there_are_variants() -> None:
     assert sorted(VARIANTS) == ["onnxruntime-cuda", "onnxruntime-openvino", "tensorrt-jetson"]
-    usual = choose_recipes(RECIPES, "", "")
-    assert choose_recipes(RECIPES, "", "all") - usual == {"onnxruntime-cuda", "onnxruntime-openvino"}
+    added = choose_recipes(RECIPES, "", "all") - choose_recipes(RECIPES, "", "")
+    assert added & VARIANTS.keys() == {"onnxruntime-cuda", "onnxruntime-openvino"}
     assert choose_recipes(RECIPES, "base", "tensorrt-jetson") == {"base", "tensorrt-jetson"}
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", LOCKED)
 def test_the_lock_is_that_of_the_project_beside_it(name: str) -> None:
     """Nothing is fetched: a lock that fits what is asked for needs no index to say so."""
     run_uv(["uv", "lock", "--check", "--offline"], PROJECT / "images" / name)
@@ -46,8 +45,8 @@ def test_the_lock_is_that_of_the_project_beside_it(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "platform"), PAIRS)
 def test_every_distribution_has_a_wheel_for_the_platform(name: str, platform: str) -> None:
-    (at,) = [one for one in platforms_of(VARIANTS[name]) if str(one) == platform]
-    chosen = lock_of(name).for_platform(at, python_of(VARIANTS[name]).glibc)
+    (at,) = [one for one in platforms_of(LOCKED[name]) if str(one) == platform]
+    chosen = lock_of(name).for_platform(at, python_of(LOCKED[name]).glibc)
     assert [one.name for one in chosen if len(one.hashes) != 1] == []
 
 
@@ -87,7 +86,7 @@ def test_what_the_chart_shows_are_variants_and_repositories_that_exist() -> None
 
 
 def test_a_recipe_of_its_own_lock_names_python_as_the_images_do() -> None:
-    for name in VARIANTS:
+    for name in LOCKED:
         project = tomllib.loads((PROJECT / "images" / name / "pyproject.toml").read_text())
         assert project["project"]["requires-python"] == "==3.11.*"
         assert project["tool"]["uv"]["package"] is False
