@@ -18,7 +18,7 @@ from edgemodel_operator.build.worker import run_build
 from edgemodel_operator.oci.compression import GZIP
 from edgemodel_operator.oci.descriptor import OCI_INDEX, OCI_MANIFEST
 from edgemodel_operator.oci.image import RuntimeSettings, make_image, make_index, parse_index, parse_manifest
-from edgemodel_operator.oci.image_layout import LayoutStore, parse_location
+from edgemodel_operator.oci.image_layout import PARTIAL, LayoutStore, parse_location
 from edgemodel_operator.oci.layer import File, write_layer
 from edgemodel_operator.oci.reference import Reference, parse_reference
 from edgemodel_operator.oci.registry import RegistryClient
@@ -286,6 +286,26 @@ async def test_an_interrupted_build_leaves_nothing_behind(
     assert err.decode().splitlines()[-1] == "error: interrupted; nothing is left behind"
     assert not folder.exists()
     assert list(temporary.iterdir()) == []
+
+
+async def test_after_a_kill_the_next_build_clears_up(
+    server: SourceServer, common: tuple[str, ...], tmp_path: Path
+) -> None:
+    server.answer(hang)
+    folder, temporary = tmp_path / "images", tmp_path / "temporary"
+    temporary.mkdir()
+    options = (*common, "-o", f"oci:{folder}:7", "--progress", "plain")
+    process = await start_edgemodel(*options, env={"TMPDIR": str(temporary)})
+    await said(process, "Download")
+    process.kill()
+    await process.communicate()
+    (folder / f"{PARTIAL}left").touch()
+    server.serve(MODEL)
+    built = await edgemodel(*options, env={"TMPDIR": str(temporary)})
+    assert built.code == 0, built.err
+    assert list(temporary.iterdir()) == []
+    assert {path.name for path in folder.iterdir()} == {"blobs", "index.json", "oci-layout"}
+    assert await LayoutStore().head_manifest(parse_location(f"oci:{folder}:7")) is not None
 
 
 async def test_a_failure_is_one_sentence_and_leaves_no_folder(
