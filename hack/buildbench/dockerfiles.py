@@ -40,7 +40,8 @@ FROM {base}-linux-${{TARGETARCH}}
 ARG TARGETARCH
 USER 0
 RUN --mount=type=bind,source=wheels,target=/wheels ["python3", "/wheels/pip.whl/pip", "install", \
-"--no-index", "--no-deps", "--no-cache-dir", "--root-user-action=ignore", "--disable-pip-version-check", \
+"--no-index", "--no-deps", "--no-cache-dir", "--break-system-packages", "--root-user-action=ignore", \
+"--disable-pip-version-check", \
 "--find-links=/wheels", "-r", "/wheels/requirements.txt"]
 USER 65532:65532
 ENV ORT_DISABLE_TELEMETRY=1
