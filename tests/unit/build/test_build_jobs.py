@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import kubernetes_validate
 import pytest
@@ -20,6 +20,7 @@ from edgemodel_operator.adapters.kube import KubeError
 from edgemodel_operator.api.edgemodel_status import ModelFile, ModelReport
 from edgemodel_operator.api.model import Origin
 from edgemodel_operator.build.failures import BuildError, BuildFailure, Reason, Step
+from edgemodel_operator.build.jobs import log_reader
 from edgemodel_operator.build.jobs import runner as runner_module
 from edgemodel_operator.build.jobs.answer import LongAnswer, is_answer, read_line, read_note, write_note
 from edgemodel_operator.build.jobs.manifest import make_job
@@ -563,6 +564,7 @@ class FakeJobs:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner_module, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(log_reader, "RETRY_SECONDS", 0.001)
 
 
 RUNNING = seen(pod("Running"))
@@ -603,6 +605,32 @@ async def test_progress_comes_from_the_log_whatever_else_stands_in_it() -> None:
     jobs.states = [answered(result())]
     await task
     assert told == [progress]
+
+
+async def test_a_log_that_breaks_off_is_read_on_from_where_it_was() -> None:
+    class Breaking(FakeJobs):
+        asked: ClassVar[list[str]] = []
+
+        @override
+        async def follow(
+            self, namespace: str, pod: str, after: str = "", *, follow: bool = True
+        ) -> AsyncGenerator[LogLine, None]:
+            self.asked.append(after)
+            async for line in super().follow(namespace, pod, after):
+                yield line
+                raise KubeError(0, "the node is gone for a moment")
+
+    steps = [Step.RESOLVE, Step.DOWNLOAD, Step.PUSH]
+    jobs = Breaking([RUNNING], [encode_message(Progress(step=step)) for step in steps])
+    told: list[Progress] = []
+    task = asyncio.create_task(run(make_runner(jobs), told))
+    async with asyncio.timeout(5):
+        while len(told) < 3:
+            await asyncio.sleep(0.001)
+    jobs.states = [answered(result())]
+    await task
+    assert [progress.step for progress in told] == steps
+    assert jobs.asked[:4] == ["", "000", "001", "002"][: len(jobs.asked)]
 
 
 async def test_a_long_answer_is_found_in_the_log() -> None:
