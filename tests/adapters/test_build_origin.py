@@ -38,6 +38,7 @@ from support.build import (
 from support.origin import make_origin, push_runtime
 from support.referrers_registry import referrers_registry
 from support.registry import FaultyRegistry, RegistryServer, fail_times
+from support.registry_kinds import Kind, Way, start_kind
 
 MODEL = make_onnx()
 
@@ -109,6 +110,18 @@ async def test_documents_are_found_by_the_referrers_api(pushed_with_referrers: P
     await pushed.attach()
     assert await pushed.attached() == pushed.wanted
     assert await pushed.store.head_manifest(pushed.target.with_tag(fallback_tag(pushed.index.digest))) is None
+
+
+WAYS = [(Kind.DISTRIBUTION_2, Way.BASIC), (Kind.DISTRIBUTION_3, Way.TOKEN), (Kind.OCI_1_1, Way.TLS)]
+
+
+@pytest.mark.parametrize(("kind", "way"), WAYS, ids=str)
+async def test_every_registry_takes_documents(kind: Kind, way: Way, tmp_path: Path) -> None:
+    with start_kind(kind, way, tmp_path) as known:
+        async with known.session() as session:
+            pushed = await push_example(known.client(session), parse_reference(f"{known.host}/origin/line:1"))
+            await asyncio.gather(*(pushed.attach() for _ in range(3)))
+            assert await pushed.attached() == pushed.wanted
 
 
 async def test_documents_are_found_in_a_folder(tmp_path: Path) -> None:
