@@ -168,6 +168,20 @@ def test_a_folder_that_is_swapped_for_a_link_meanwhile_leads_nowhere(volume: Pat
         swapping.join()
 
 
+async def test_a_file_that_is_written_to_while_it_is_read(volume: Path, work: Path) -> None:
+    model = volume / "exports/7/model.onnx"
+
+    def write_more(done: int, total: int | None) -> None:
+        os.utime(model, ns=(1, 1))  # half of the old bytes and half of the new ones may have the old length
+
+    source = Source(pvc=pvc("exports/7/model.onnx"))
+    failure = await failure_of(
+        source, work, SourceAccess(volume=volume), replace(ALLOWED, on_bytes=write_more)
+    )
+    assert (failure.reason, failure.retryable) == (Reason.SOURCE_UNAVAILABLE, True)
+    assert "was written to while it was read" in failure.message
+
+
 async def test_a_large_file_of_a_volume_is_refused_unread(volume: Path, work: Path) -> None:
     source = Source(pvc=pvc("exports/7/model.onnx"))
     failure = await failure_of(source, work, SourceAccess(volume=volume), replace(ALLOWED, max_bytes=6999))

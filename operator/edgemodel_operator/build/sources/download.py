@@ -50,13 +50,12 @@ class Sink:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None:
-            self._file.close()
+        self._close()
 
     def begin(self, total: int | None) -> None:
         """Start with an empty file that is to get `total` bytes; forget what was there. Raises BuildError."""
         check_size(total, self._allowance.max_bytes)
-        self.__exit__(None, None, None)
+        self._close()
         self._file = self._path.open("wb")
         self._digest, self.size, self.total = hashlib.sha256(), 0, total
 
@@ -72,8 +71,12 @@ class Sink:
 
     def finish(self, name: str) -> SourceFile:
         """Close the file and describe it."""
-        self.__exit__(None, None, None)
+        self._close()
         return SourceFile(self._path, name, self._digest.hexdigest(), self.size)
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
 async def save(

@@ -43,7 +43,8 @@ def volume_files(source: PvcSource, access: SourceAccess) -> Fetch[PvcFile]:
 
 def _copy(root: Path, path: str, destination: Path, allowance: Allowance, deadline: float) -> SourceFile:
     with os.fdopen(open_beneath(root, path), "rb") as file, Sink(destination, allowance) as sink:
-        sink.begin(os.fstat(file.fileno()).st_size)
+        before = os.fstat(file.fileno())
+        sink.begin(before.st_size)
         while chunk := file.read(_CHUNK_BYTES):
             sink.write(chunk)
             if time.monotonic() > deadline:
@@ -51,6 +52,9 @@ def _copy(root: Path, path: str, destination: Path, allowance: Allowance, deadli
                     Reason.SOURCE_TIMEOUT,
                     f"Reading {path} took more than {allowance.total_seconds:g} seconds.",
                 )
+        after = os.fstat(file.fileno())
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise fail(Reason.SOURCE_UNAVAILABLE, f"{path} was written to while it was read.")
         return sink.finish(path)
 
 
