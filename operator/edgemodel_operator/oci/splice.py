@@ -17,7 +17,7 @@ from typing_extensions import Buffer, override
 _PIECE_BYTES = 256 * 1024
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Slice:
     """A stretch of a local file: offset and length in bytes."""
 

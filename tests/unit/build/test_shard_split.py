@@ -313,14 +313,21 @@ def test_what_is_no_model_is_refused(content: bytes, sentence: str, tmp_path: Pa
     assert sentence in refusal_of({"m.onnx": content}, tmp_path)
 
 
-def test_deep_nesting_costs_no_stack(tmp_path: Path) -> None:
-    content = field(1, b"")
-    for _ in range(20_000):
+@pytest.mark.parametrize(("depth", "taken"), [(30, True), (40, False)])
+def test_graphs_are_read_as_deep_as_others_read_them(depth: int, taken: bool, tmp_path: Path) -> None:
+    content = b""
+    for _ in range(depth):
         content = field(1, field(5, field(6, content)))  # node, attribute, graph
-        if len(content) > 2_000_000:
-            break
-    parts = split(save(tmp_path, {"m.onnx": field(7, content)}), tmp_path)
-    assert not parts.rewritten
+    given = {"m.onnx": field(7, content)}
+    if taken:
+        assert not split(save(tmp_path, given), tmp_path).rewritten
+    else:
+        assert "nested deeper" in refusal_of(given, tmp_path)
+
+
+def test_a_tensor_that_repeats_itself_costs_no_memory(tmp_path: Path) -> None:
+    many = field(7, field(5, field(9, b"x") * 1000))
+    assert "over and over" in refusal_of({"m.onnx": many}, tmp_path)
 
 
 @pytest.mark.usefixtures("low_bounds")
@@ -339,7 +346,7 @@ def test_the_graph_keeps_what_runtimes_want_to_see_there(tmp_path: Path) -> None
 def test_more_weights_than_can_be_kept_in_mind_stay_in_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgemodel_operator.build.shard.split.MOST_WEIGHTS", 0)
+    monkeypatch.setattr("edgemodel_operator.build.shard.scan.MOST_WEIGHTS", 0)
     assert not split(save(tmp_path, {"m.onnx": make_onnx(64)}), tmp_path).rewritten
 
 

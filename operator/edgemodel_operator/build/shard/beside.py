@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from edgemodel_operator.build.inspect.objection import Objection
 from edgemodel_operator.build.parts import Piece, as_piece
-from edgemodel_operator.build.shard.scan import External, OnnxScan
+from edgemodel_operator.build.shard.scan import OnnxScan
+from edgemodel_operator.build.shard.tensors import External
 from edgemodel_operator.build.sources.fetched import SourceFile
 from edgemodel_operator.oci.splice import Slice
 

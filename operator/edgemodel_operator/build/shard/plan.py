@@ -23,7 +23,7 @@ _PAGED_BYTES = 64 * 1024
 _ALIGNMENT = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Part:
     """A weight to place: its size (bytes), and the position of the first node that uses it."""
 
@@ -31,7 +31,7 @@ class Part:
     first_use: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where the weight of this index lies: the shard, and the offset in it (bytes)."""
 

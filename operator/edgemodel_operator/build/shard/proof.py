@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edgemodel_operator.build.shard import onnx_fields
-from edgemodel_operator.build.shard.scan import External, Tensor, read_tensor
+from edgemodel_operator.build.shard.tensors import External, Tensor, read_tensor
 from edgemodel_operator.build.shard.wire import Field, WireFile
 from edgemodel_operator.oci.splice import Content, Slice, Spliced, read_chunks
 
@@ -44,19 +44,28 @@ def print_model(model: Path, find: Callable[[External], Content]) -> str:
 def _print_graph(
     file: WireFile, model: Path, graph: Field, find: Callable[[External], Content], digest: _Hash
 ) -> None:
+    done = graph.start
     for field in file.fields(graph.start, graph.end):
-        if field.number != onnx_fields.GRAPH_INITIALIZER:
-            _feed(digest, _raw(model, [field]))
-            continue
-        tensor = read_tensor(file, field)
-        parts = [
-            part
-            for part in file.fields(field.start, field.end)
-            if not (tensor.is_plain and part.number in onnx_fields.CONTENT)
-        ]
-        digest.update(_hash(_raw(model, parts)))
-        if tensor.is_plain:
-            digest.update(_hash(_content(model, tensor, find)))
+        if field.number == onnx_fields.GRAPH_INITIALIZER:
+            _feed(digest, Slice(model, done, field.begin - done))
+            _print_tensor(file, model, field, find, digest)
+            done = field.end
+    _feed(digest, Slice(model, done, graph.end - done))
+
+
+def _print_tensor(
+    file: WireFile, model: Path, field: Field, find: Callable[[External], Content], digest: _Hash
+) -> None:
+    tensor = read_tensor(file, field)
+    parts = [
+        part
+        for part in file.fields(field.start, field.end)
+        if not (tensor.is_plain and part.number in onnx_fields.CONTENT)
+    ]
+    digest.update(b"initializer")
+    digest.update(_hash(_raw(model, parts)))
+    if tensor.is_plain:
+        digest.update(_hash(_content(model, tensor, find)))
 
 
 def _content(model: Path, tensor: Tensor, find: Callable[[External], Content]) -> Content:

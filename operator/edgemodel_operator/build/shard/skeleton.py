@@ -7,7 +7,8 @@ from pathlib import Path
 
 from edgemodel_operator.build.shard import onnx_fields
 from edgemodel_operator.build.shard.plan import Place
-from edgemodel_operator.build.shard.scan import External, OnnxScan, Weight
+from edgemodel_operator.build.shard.scan import OnnxScan, Weight
+from edgemodel_operator.build.shard.tensors import External
 from edgemodel_operator.build.shard.wire import BYTES, VARINT, WireFile, tag, text_field, varint
 from edgemodel_operator.oci.splice import Slice, Spliced
 

@@ -14,8 +14,9 @@ from edgemodel_operator.build.parts import STEM, ModelParts, Piece, arrange_laye
 from edgemodel_operator.build.shard.beside import Beside
 from edgemodel_operator.build.shard.plan import Part, Place, plan_shards
 from edgemodel_operator.build.shard.proof import print_model
-from edgemodel_operator.build.shard.scan import MOST_WEIGHTS, External, OnnxScan, Weight, scan_onnx
+from edgemodel_operator.build.shard.scan import OnnxScan, Weight, scan_onnx
 from edgemodel_operator.build.shard.skeleton import shard_name, splice_shards, splice_skeleton
+from edgemodel_operator.build.shard.tensors import External
 from edgemodel_operator.build.shard.wire import WireFile
 from edgemodel_operator.build.sources.fetched import SourceFile
 from edgemodel_operator.oci.splice import Content, Slice, Spliced, hash_content, write_content
@@ -70,8 +71,6 @@ def _refuse_overlaps(contents: Sequence[Slice]) -> None:
 
 
 def _plan(scan: OnnxScan, contents: Sequence[Slice], distinct: Sequence[Slice]) -> tuple[Place, ...]:
-    if len(distinct) > MOST_WEIGHTS:
-        return ()
     uses: dict[Slice, int] = {}
     for weight, content in zip(scan.weights, contents, strict=True):
         uses[content] = min(weight.first_use, uses.get(content, weight.first_use))
