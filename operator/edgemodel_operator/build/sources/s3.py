@@ -71,12 +71,16 @@ class S3Requests:
         return self.source.insecure
 
     def headers(self, url: URL, plain: Mapping[str, str]) -> Mapping[str, str]:
-        """Sign the request. Format: AWS Signature Version 4, "Authenticating Requests (AWS S3)"."""
+        """Sign the request. Format: AWS Signature Version 4, "Authenticating Requests (AWS S3)".
+
+        Host and `x-amz-*` are signed, as they must be, and nothing else: gateways in front of stores change
+        headers like Accept-Encoding.
+        """
         if self.credentials is None:
             return plain
-        request = AWSRequest("GET", str(url), headers=dict(plain))
+        request = AWSRequest("GET", str(url))
         S3SigV4Auth(self.credentials, "s3", self.source.region).add_auth(request)
-        return dict(request.headers.items())
+        return {**plain, **dict(request.headers.items())}
 
     async def failure(self, response: aiohttp.ClientResponse) -> BuildError:
         """Put the store's own error document into words."""
