@@ -13,9 +13,15 @@ from edgemodel_operator.api.edgemodel_status import ModelReport
 from edgemodel_operator.build.failures import Reason, fail
 from edgemodel_operator.build.layers import WrittenLayer
 from edgemodel_operator.build.layout import ModelFacts, index_annotations, make_annotations
+from edgemodel_operator.build.operators import LABEL as OPERATORS_LABEL
+from edgemodel_operator.build.origin.packages import PACKAGES_LABEL
 from edgemodel_operator.build.runtime import RuntimeChild
 from edgemodel_operator.oci.descriptor import OCI_INDEX, Descriptor, Platform
 from edgemodel_operator.oci.image import Image, InvalidImage, graft, make_index
+
+FACTS = (PACKAGES_LABEL, OPERATORS_LABEL)
+"""What a runtime says of itself for builds: no node needs it, and containerd warns of labels of that length
+whenever a container starts."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,14 @@ def _graft_child(facts: ModelFacts, child: RuntimeChild, layers: Sequence[Writte
     labels = make_annotations(facts, child.digest)
     on_top = [written.layer for written in layers]
     try:
-        image = graft(child.manifest, child.config, on_top, labels=labels, annotations=labels)
+        image = graft(
+            child.manifest,
+            child.config,
+            on_top,
+            labels=labels,
+            without_labels=FACTS,
+            annotations=labels,
+        )
     except InvalidImage as error:
         raise fail(
             Reason.RUNTIME_IMAGE_INVALID, f"The runtime image for {child.platform} cannot be used: {error}"

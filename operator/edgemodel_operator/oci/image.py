@@ -7,7 +7,7 @@ always OCI-typed canonical JSON; what we read may also be Docker's schema 2.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -217,13 +217,14 @@ def graft(
     layers: Sequence[Layer],
     *,
     labels: Mapping[str, str] | None = None,
+    without_labels: Collection[str] = (),
     annotations: Mapping[str, str] | None = None,
 ) -> Image:
     """Put layers on top of an existing image of one platform, without touching the bytes below.
 
-    Everything else of the runtime's configuration is kept, but for its time; `labels` are added to it,
-    `annotations` become those of the new manifest. Raises InvalidImage when manifest and configuration do
-    not belong together.
+    Everything else of the runtime's configuration is kept, but for its time; of its labels `without_labels`
+    are left out and `labels` added, `annotations` become those of the new manifest. Raises InvalidImage when
+    manifest and configuration do not belong together.
     """
     manifest = parse_manifest(runtime_manifest)
     config = _object(runtime_config, "configuration")
@@ -237,7 +238,7 @@ def graft(
     grafted = {
         **config,
         "created": EPOCH,
-        "config": _with_labels(config.get("config"), labels or {}),
+        "config": _with_labels(config.get("config"), labels or {}, without_labels),
         "rootfs": {"type": "layers", "diff_ids": [*diff_ids, *(layer.diff_id for layer in layers)]},
     }
     if config.get("history"):
@@ -248,9 +249,10 @@ def graft(
     return Image(body, make_manifest(body, [*below, *(layer.descriptor for layer in layers)], annotations))
 
 
-def _with_labels(container: object, labels: Mapping[str, str]) -> dict[str, Any]:
+def _with_labels(container: object, labels: Mapping[str, str], dropped: Collection[str]) -> dict[str, Any]:
     kept: dict[str, Any] = dict(container) if isinstance(container, Mapping) else {}
-    merged = {**(kept.get("Labels") or {}), **labels}
+    below = kept.pop("Labels", None) or {}
+    merged = {**{name: text for name, text in below.items() if name not in dropped}, **labels}
     return {**kept, "Labels": merged} if merged else kept
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packageurl import PackageURL
 
+from edgemodel_operator.build.graft import FACTS
 from edgemodel_operator.build.origin.packages import (
     InvalidPackages,
     Package,
@@ -16,6 +17,7 @@ from edgemodel_operator.build.origin.packages import (
     packages_of,
     parse_packages,
 )
+from edgemodel_operator.oci.image import graft
 from support.images import AMD64
 from support.origin import PACKAGES, make_runtime_image
 
@@ -64,3 +66,11 @@ def test_a_configuration_gives_its_list() -> None:
 def test_a_label_that_is_none_of_ours_is_refused(label: str, sentence: str) -> None:
     with pytest.raises(InvalidPackages, match=sentence):
         parse_packages(label)
+
+
+def test_a_model_image_does_not_repeat_the_list() -> None:
+    """It would only make containerd warn of a long label at every start of a container."""
+    runtime = make_runtime_image(AMD64)[0]
+    image = graft(runtime.manifest, runtime.config, [], labels={"a": "b"}, without_labels=FACTS)
+    assert packages_of(image.config) is None
+    assert json.loads(image.config)["config"]["Labels"] == {"a": "b"}
