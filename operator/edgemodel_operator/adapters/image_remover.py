@@ -7,16 +7,23 @@ deleted by digest. Blobs are left to the registry's own garbage collection.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgemodel_operator.adapters.registries import Registries
 from edgemodel_operator.api.edgemodel_status import VariantImage
 from edgemodel_operator.core.annotations import BUILD_KEY
-from edgemodel_operator.core.build_key import child_tag
+from edgemodel_operator.core.build_key import child_tag, index_tag
 from edgemodel_operator.core.garbage import RemovalError
 from edgemodel_operator.oci.auth import Credential
-from edgemodel_operator.oci.errors import DeletionForbidden, NotFound, RegistryError, Unauthorized
+from edgemodel_operator.oci.errors import (
+    DeletionForbidden,
+    NotFound,
+    ProtocolError,
+    RegistryError,
+    Unauthorized,
+)
 from edgemodel_operator.oci.image import InvalidImage, parse_index
 from edgemodel_operator.oci.reference import InvalidReference, Reference, parse_reference
 from edgemodel_operator.oci.registry import Manifest, RegistryClient, fallback_tag
@@ -78,12 +85,16 @@ class _Removal:
         for digest in sorted(children):
             await self._remove_child(digest)
         await self._remove_attached(self.index.digest or "", MAX_DEPTH)
+        for tag in (index_tag(self.image.build_key), *self._child_tags()):
+            await self._untag(tag)
         return True
+
+    def _child_tags(self) -> list[str]:
+        return [child_tag(self.image.build_key, platform) for platform in self.image.platforms]
 
     async def _tagged_children(self) -> set[str]:
         """Find the platforms' images by their tags: all that is left of an image whose index is gone."""
-        tags = [child_tag(self.image.build_key, platform) for platform in self.image.platforms]
-        found = [await self.client.head_manifest(self.index.with_tag(tag)) for tag in tags]
+        found = [await self.client.head_manifest(self.index.with_tag(tag)) for tag in self._child_tags()]
         return {descriptor.digest for descriptor in found if descriptor is not None}
 
     async def _remove_child(self, digest: str) -> None:
@@ -104,10 +115,20 @@ class _Removal:
                 await self._remove_attached(entry.digest, depth - 1)
             await self.client.delete_manifest(self.index.with_digest(entry.digest))
         for ending in TAGGED_ATTACHMENTS:
-            tagged = await self.client.head_manifest(self.index.with_tag(fallback_tag(digest) + ending))
+            tag = fallback_tag(digest) + ending
+            tagged = await self.client.head_manifest(self.index.with_tag(tag))
             # Some registries read the tag as the digest itself.
             if tagged is not None and tagged.digest != digest:
                 await self.client.delete_manifest(self.index.with_digest(tagged.digest))
+                await self._untag(tag)
+
+    async def _untag(self, tag: str) -> None:
+        """Take away a tag whose manifest is gone. Most registries did that with the manifest."""
+        tagged = await self.client.head_manifest(self.index.with_tag(tag))
+        if tagged is None or await self._read(tagged.digest) is not None:
+            return
+        with contextlib.suppress(ProtocolError, DeletionForbidden):  # some delete nothing by its tag
+            await self.client.delete_manifest(self.index.with_tag(tag))
 
     async def _read(self, digest: str) -> Manifest | None:
         try:
