@@ -5,35 +5,41 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from edgemodel_operator.api.model import ModelSpec
-from edgemodel_operator.api.references import SecretName
 from edgemodel_operator.api.source import Source
 from edgemodel_operator.cli.docker_config import read_logins
 from edgemodel_operator.cli.documents import Documents, InvalidDocuments
-from edgemodel_operator.core.supply import BuildAccess
+from edgemodel_operator.core.supply import BuildAccess, SupplyJob
 from edgemodel_operator.oci.auth import Credential, InvalidCredentials, parse_docker_config
 
 _DOCKER_CONFIG_KEY = ".dockerconfigjson"
 
+Given = tuple[Mapping[str, Credential], Mapping[str, bytes]]
+"""Logins of registries, or the fields of a Secret."""
+
 
 def read_access(
-    documents: Documents, model: ModelSpec, docker_config: Path, registries: Iterable[str]
+    documents: Documents, job: SupplyJob, docker_config: Path, registries: Iterable[str]
 ) -> BuildAccess:
     """Give what the build is lent. Raises InvalidCredentials, InvalidDocuments."""
-    logins = read_logins(docker_config, registries)
-    fields, entries = _secret(documents, model.source), _config_map(documents, model.source)
-    written = _docker_logins(fields[_DOCKER_CONFIG_KEY]) if _DOCKER_CONFIG_KEY in fields else {}
-    return BuildAccess({**logins, **written}, fields, entries)
-
-
-def _secret(documents: Documents, source: Source) -> Mapping[str, bytes]:
-    secret: SecretName | None = getattr(source.chosen, "credentials_secret", None)
-    return _required(documents.secrets, "Secret", secret.name) if secret else {}
-
-
-def _config_map(documents: Documents, source: Source) -> Mapping[str, bytes]:
+    source, dockerfile = job.model.source, job.image.dockerfile
+    logins, fields = _given(documents, source, job.source_secret)
+    context_logins, context_fields = (
+        _given(documents, dockerfile.context, job.context_secret) if dockerfile else ({}, {})
+    )
     entries = source.config_map
-    return _required(documents.config_maps, "ConfigMap", entries.name) if entries else {}
+    return BuildAccess(
+        registries={**read_logins(docker_config, registries), **context_logins, **logins},
+        source_secret=fields,
+        context_secret=context_fields,
+        config_map=_required(documents.config_maps, "ConfigMap", entries.name) if entries else {},
+    )
+
+
+def _given(documents: Documents, source: Source, secret: str) -> Given:
+    if not secret:
+        return {}, {}
+    fields = _required(documents.secrets, "Secret", secret)
+    return (_docker_logins(secret, fields), {}) if source.oci is not None else ({}, fields)
 
 
 def _required(known: Mapping[str, Mapping[str, bytes]], kind: str, name: str) -> Mapping[str, bytes]:
@@ -42,8 +48,10 @@ def _required(known: Mapping[str, Mapping[str, bytes]], kind: str, name: str) ->
     return known[name]
 
 
-def _docker_logins(data: bytes) -> dict[str, Credential]:
+def _docker_logins(name: str, fields: Mapping[str, bytes]) -> Mapping[str, Credential]:
+    if _DOCKER_CONFIG_KEY not in fields:
+        raise InvalidCredentials(f"the Secret {name} has no field {_DOCKER_CONFIG_KEY}, as a registry needs")
     try:
-        return dict(parse_docker_config(data))
+        return parse_docker_config(fields[_DOCKER_CONFIG_KEY])
     except InvalidCredentials as error:
-        raise InvalidCredentials(f"the Secret of the source: {error}") from error
+        raise InvalidCredentials(f"the Secret {name}: {error}") from error

@@ -97,13 +97,12 @@ def _order(options: Options, stack: ExitStack) -> Order:
     return Order(
         jobs=jobs,
         target=target,
-        access=read_access(documents, jobs[0].model, docker_config_path(), registries_of(jobs, target)),
+        access=read_access(documents, jobs[0], docker_config_path(), registries_of(jobs, target)),
         builder=WorkerBuilder(
             settings.sources if options.config else _ANYWHERE,
             (*settings.registries.plain_http, *options.plain_http),
             settings.registries.allowed_upload_hosts,
-            settings.builds.docker,
-            settings.builds.buildah,
+            settings.builds,
         ),
         volume=volume,
         style=Style(options.progress),

@@ -6,7 +6,7 @@ import io
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgemodel_operator.cli.layer_contents import first_files, summarize
@@ -38,11 +38,13 @@ def test_a_whole_small_layer_names_all_its_files() -> None:
     assert len(first_files(blob, ZSTD.media_type)) == 5
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.sampled_from([OCI_LAYER_TAR, OCI_LAYER_ZSTD, GZIP.media_type, "other"]))
 def test_any_bytes_are_read_without_an_error(start: bytes, media_type: str) -> None:
     assert all(isinstance(name, str) for name in first_files(start, media_type))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2000), st.binary(min_size=1, max_size=20))
 def test_a_damaged_layer_is_read_without_an_error(place: int, damage: bytes) -> None:
     blob = bytearray(layer(ZSTD, File("models/line/model.onnx", NOISE[:1000])))
