@@ -36,7 +36,8 @@ class PythonPart(_Table):
 
     `lock` is the folder of the `uv.lock`: that of the recipe where it has one, else the project's. `without`
     names locked distributions that stay out; `drop`, from `prune.toml`, is over paths below site-packages.
-    `glibc` is the C library of the base, which decides the wheels that may be taken.
+    `glibc` is the C library of the base, which decides the wheels that may be taken. `stand-ins` are patterns
+    of the libraries that wheels are linked against and that we do without (`stand_ins.py`).
     """
 
     distribution: str
@@ -46,6 +47,7 @@ class PythonPart(_Table):
     without: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     glibc: Annotated[str, Field(pattern=r"^2\.[0-9]+$")] = "2.36"
+    stand_ins: Annotated[tuple[str, ...], Field(alias="stand-ins")] = ()
 
     def keeps(self, path: str) -> bool:
         """Tell whether an installed file goes into the image."""

@@ -25,6 +25,7 @@ from .licences import wheel_licence
 from .locked import MACHINES, PYTHON_VERSION, Lock, Requirement, WheelsUnavailable, run_uv
 from .packaged import Packaged, files_folder, read_packaged, write_packages
 from .recipe import PythonPart
+from .stand_ins import write_stand_ins
 
 FORMAT = 3
 """Part of the cache key: raise it when the result for the same inputs changes."""
@@ -48,6 +49,7 @@ def install_wheels(part: PythonPart, platform: Platform, lock: Lock, cache: Cach
         root, installed = files_folder(tree), tree.parent / "installed"
         _install(listing, installed, platform, part.glibc)
         write_packages(tree, _describe(installed, wanted))
+        write_stand_ins(installed, part.stand_ins)
         for path in _kept(installed, part):
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (installed / path).rename(root / path)
