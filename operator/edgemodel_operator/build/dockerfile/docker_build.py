@@ -21,7 +21,7 @@ from edgemodel_operator.oci.image import InvalidImage
 from edgemodel_operator.settings import DockerSettings
 
 _PATIENCE_SECONDS = 30
-"""How long a build that was ended is waited for."""
+"""How long a build that was ended is waited for, and an engine that has yet to let go of it."""
 
 
 async def build_runtime(
@@ -76,7 +76,9 @@ class _PlatformBuild:
             finally:
                 # Shielded: a cancelled build must not leave its images behind.
                 with suppress(BuildError):
-                    await asyncio.shield(asyncio.to_thread(engine.remove_leftovers, ownership))
+                    await asyncio.shield(
+                        asyncio.to_thread(engine.remove_leftovers, ownership, patience=_PATIENCE_SECONDS)
+                    )
 
     async def _build(self, engine: Engine, ownership: Ownership) -> str:
         path = self.folder / "context.tar"

@@ -39,6 +39,7 @@ GRACE_SECONDS = 3600
 
 _SILENCE_SECONDS = 120
 """How long an engine may be silent, but for the commands of a Dockerfile."""
+_PAUSE_SECONDS = 0.2
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 _COPY_BYTES = 1024 * 1024
 _STEP = re.compile(r"^Step (\d+)/\d+ : ", re.MULTILINE)
@@ -148,17 +149,27 @@ class Engine:
         with suppress(BuildError):
             self._remove_containers(ownership)
 
-    def remove_leftovers(self, ownership: Ownership) -> None:
-        """Remove what this build made, and what builds left that are long over."""
+    def remove_leftovers(self, ownership: Ownership, *, patience: float = 0) -> None:
+        """Remove what this build made, and what builds left that are long over.
+
+        What an engine still holds on to is tried again, for `patience` seconds.
+        """
+        ends = time.monotonic() + patience
+        while not self._remove_once(ownership) and time.monotonic() < ends:
+            time.sleep(_PAUSE_SECONDS)
+
+    def _remove_once(self, ownership: Ownership) -> bool:
         self._remove_containers(ownership)
         with self._speaking():
             images = self._client.api.images(all=True, filters={"label": [LABEL_OWNER]})
-            self._remove_images([image["Id"] for image in images if _is_left(image, ownership)])
+            if not self._remove_images([image["Id"] for image in images if _is_left(image, ownership)]):
+                return False  # a runtime image that lost its name while it is in use could not be found again
             for image in self._client.api.images(filters={"reference": f"{BASE_HOST}/*:*"}):
                 for tag in image.get("RepoTags") or ():
                     owner, _, deadline = tag.removeprefix(f"{BASE_HOST}/").partition(":")
                     if tag.startswith(BASE_HOST) and ownership.may_remove(owner, deadline):
                         self._try_to_remove(tag)
+        return True
 
     def _start(self, build: EngineBuild, context: Any) -> Iterator[Mapping[str, Any]]:
         limit = self._settings.memory_bytes
@@ -215,14 +226,15 @@ class Engine:
                     with suppress(APIError):  # gone already, or going
                         self._client.api.remove_container(container["Id"], v=True, force=True)
 
-    def _remove_images(self, images: Sequence[str]) -> None:
-        """Remove images that stand on each other: as often as that makes one fewer."""
+    def _remove_images(self, images: Sequence[str]) -> bool:
+        """Remove images that stand on each other: as often as that makes one fewer. Tells if all are gone."""
         left = list(images)
         while left:
             still = [image for image in left if not self._try_to_remove(image)]
             if len(still) == len(left):
-                return
+                return False
             left = still
+        return True
 
     def _try_to_remove(self, image: str) -> bool:
         try:
