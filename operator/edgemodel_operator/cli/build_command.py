@@ -94,6 +94,8 @@ def _order(options: Options, stack: ExitStack) -> Order:
     if options.source is not None:
         local = stack.enter_context(local_source(options.source, jobs[0].model))
         jobs, volume = tuple(_with_source(job, local.source) for job in jobs), str(local.folder)
+    elif jobs[0].model.source.pvc is not None:
+        raise NotPossible("the source is a volume of the cluster: give the model with `--source FILE|FOLDER`")
     return Order(
         jobs=jobs,
         target=target,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,7 @@ from edgemodel_operator.oci.errors import NotFound
 from edgemodel_operator.oci.image_layout import is_layout, layout_folder, parse_location
 from edgemodel_operator.oci.image_store import AnyStore, ImageStore
 from edgemodel_operator.oci.layout_transaction import layout_transaction
-from edgemodel_operator.oci.reference import Reference
+from edgemodel_operator.oci.reference import Reference, parse_reference
 from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.oci.transport import new_session
 
@@ -82,10 +83,15 @@ async def _tag(store: ImageStore, target: Reference, result: BuildResult) -> Non
     await store.put_manifest(target, manifest.body, manifest.descriptor.media_type)
 
 
-def registries_of(order_jobs: tuple[SupplyJob, ...], target: Reference | None) -> tuple[str, ...]:
+def registries_of(jobs: tuple[SupplyJob, ...], target: Reference | None) -> tuple[str, ...]:
     """Name every registry that the images touch. Raises InvalidReference."""
-    places = [parse_location(job.runtime) for job in order_jobs]
-    places += [target or parse_location(job.repository) for job in order_jobs]
-    sources = [job.model.source.oci for job in order_jobs]
-    places += [parse_location(source.reference) for source in sources if source is not None]
+    places = [place for job in jobs for place in _places(job, target)]
     return tuple(sorted({place.registry for place in places if not is_layout(place)}))
+
+
+def _places(job: SupplyJob, target: Reference | None) -> Iterator[Reference]:
+    yield parse_location(job.runtime)
+    yield target or parse_location(job.repository)
+    for source in (job.model.source, job.image.dockerfile.context if job.image.dockerfile else None):
+        if source is not None and source.oci is not None:
+            yield parse_reference(source.oci.reference)
