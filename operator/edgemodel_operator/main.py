@@ -146,8 +146,7 @@ class Operator:
             settings.sources,
             registries.plain_http,
             registries.allowed_upload_hosts,
-            settings.builds.docker,
-            settings.builds.buildah,
+            settings.builds,
         )
         # An operator that stops leaves its Jobs to the next one.
         runner = JobRunner(Jobs(kube), settings.builds, is_stopping=lambda: self._stopping)

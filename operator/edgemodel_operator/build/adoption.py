@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgemodel_operator.api.names import GROUP
+from edgemodel_operator.build.access import open_store
 from edgemodel_operator.build.archives import InvalidArchive
 from edgemodel_operator.build.failures import Reason, Step, fail
 from edgemodel_operator.build.graft import Runtime, graft_image
@@ -37,8 +38,6 @@ from edgemodel_operator.oci.image import ImageIndex, InvalidImage, parse_index, 
 from edgemodel_operator.oci.image_store import ImageStore
 from edgemodel_operator.oci.layer import File, InvalidEntry, Layer, write_layer
 from edgemodel_operator.oci.reference import Reference
-from edgemodel_operator.oci.registry import RegistryClient
-from edgemodel_operator.oci.transport import new_session
 
 _SECONDS = 1800.0
 _OVERHEAD_BYTES = 64 * 1024 * 1024
@@ -58,8 +57,7 @@ async def adopt_image(request: BuildRequest, work: Path, reporter: Reporter) -> 
     if adoption is None:
         raise ValueError("the request names no image to adopt")
     digest = adoption.index_digest
-    async with new_session() as session:
-        store = RegistryClient(session, credentials=request.logins(), plain_http=request.plain_http)
+    async with open_store(request) as store:
         with reporter.step(Step.PUSH), _in_words(digest):
             return await _Adoption(request, store, work).prove(digest, adoption.source_digests, reporter)
 

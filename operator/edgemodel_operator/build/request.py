@@ -79,6 +79,8 @@ class BuildRequest(Schema):
     """The entries of the ConfigMap that the source names, in base64."""
     context_secret: Annotated[dict[str, SecretStr], Field(repr=False, default_factory=dict)]
     """The fields of the Secret that the source of the Dockerfile's context names, in base64."""
+    converter: str = ""
+    """The image, by digest, that carries the exporter of the conversion; empty: what is installed here."""
     docker: DockerSettings = DockerSettings()
     """The engines that build Dockerfiles."""
     buildah: BuildahSettings = BuildahSettings()
@@ -116,7 +118,7 @@ class BuildRequest(Schema):
             archive=(model.source.archive.path or "/") if model.source.archive else "",
             preprocessing=canonical_json(pictures.to_raw()).decode() if pictures else "",
             sharding="" if self.image.sharding is Sharding.AUTO else self.image.sharding.value,
-            conversion=_conversion(model.convert),
+            conversion=_conversion(model.convert, self.converter),
             dockerfile=_dockerfile(self.image),
         )
 
@@ -164,8 +166,11 @@ class BuildRequest(Schema):
         return {name: b64decode(value) for name, value in self.config_map.items()}
 
 
-def _conversion(conversion: Conversion | None) -> str:
-    return canonical_json(conversion.to_raw()).decode() if conversion else ""
+def _conversion(conversion: Conversion | None, converter: str) -> str:
+    """Give what decides the bytes of a conversion: what it is told, and the image with the exporter."""
+    if conversion is None:
+        return ""
+    return canonical_json({**conversion.to_raw(), "converter": converter.rpartition("@")[2]}).decode()
 
 
 def _dockerfile(image: ImageSpec) -> str:

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 
 from pydantic import SecretStr, ValidationError
 
+from edgemodel_operator.api.model import ModelSpec
 from edgemodel_operator.build.failures import BuildError, Step
 from edgemodel_operator.build.request import Adoption, BuildRequest, BuildResult, Login, Progress
 from edgemodel_operator.build.worker import run_build
 from edgemodel_operator.core.supply import BuildAccess, BuiltImage, SupplyError, SupplyJob
 from edgemodel_operator.core.world import SupplyStep
-from edgemodel_operator.settings import BuildahSettings, DockerSettings, SourceSettings
+from edgemodel_operator.settings import BuildSettings, SourceSettings
 
 SOURCE_STEPS = frozenset({Step.DOWNLOAD, Step.INSPECT})
 MEGABYTE = 1_000_000
@@ -29,8 +30,7 @@ class WorkerBuilder:
     sources: SourceSettings
     plain_http: tuple[str, ...]
     upload_hosts: tuple[str, ...] = ()
-    docker: DockerSettings = field(default_factory=DockerSettings)
-    buildah: BuildahSettings = field(default_factory=BuildahSettings)
+    builds: BuildSettings = field(default_factory=BuildSettings)
 
     def build_key(self, job: SupplyJob) -> str:
         """Give the hash of everything that decides the bytes of the image."""
@@ -72,13 +72,17 @@ class WorkerBuilder:
             ),
             source_secret=_encoded(access.source_secret),
             context_secret=_encoded(access.context_secret),
-            docker=self.docker,
-            buildah=self.buildah,
+            docker=self.builds.docker,
+            buildah=self.builds.buildah,
             config_map=_encoded_entries(job, access),
             plain_http=self.plain_http,
             upload_hosts=self.upload_hosts,
+            converter=self._converter(job.model),
             source_limits=self.sources,
         )
+
+    def _converter(self, model: ModelSpec) -> str:
+        return self.builds.converters.get(model.convert.origin, "") if model.convert else ""
 
 
 def progress_to(on_progress: OnProgress) -> Callable[[Progress], None]:

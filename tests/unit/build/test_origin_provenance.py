@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from edgemodel_operator.api.image import Compression, ImageSpec, PlatformName, Sharding
@@ -119,6 +121,8 @@ def change(path: str, value: object) -> bytes:
         ("predicate", [], "no object 'predicate'"),
         ("predicate.buildDefinition.buildType", "https://example.com/other", "its buildType"),
         ("predicate.buildDefinition.externalParameters.runtime", "cpu", "externalParameters.runtime"),
+        ("predicate.buildDefinition.externalParameters.volume", "/etc", "of no build: volume"),
+        ("predicate.buildDefinition.externalParameters.image.pushSecret", {"name": "x"}, "build: pushSecret"),
         ("predicate.buildDefinition.internalParameters.buildKey", "0" * 64, "use the version 0.1.0"),
     ],
 )
@@ -133,3 +137,29 @@ def test_a_statement_of_others_is_refused(path: str, value: object, sentence: st
 def test_what_is_no_statement_is_refused(statement: bytes) -> None:
     with pytest.raises(InvalidProvenance):
         request_from_provenance(statement, REPOSITORY)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def paths_of(document: Any, prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    inner = document.items() if isinstance(document, dict) else ()
+    return [prefix, *(path for name, value in inner for path in paths_of(value, (*prefix, name)))][
+        bool(not prefix) :
+    ]
+
+
+STATEMENT = json.loads(provenance_of(make_origin()))
+
+
+@given(path=st.sampled_from(paths_of(STATEMENT)), value=json_values)
+def test_any_other_value_is_refused_or_gives_the_same_image(path: tuple[str, ...], value: Any) -> None:
+    try:
+        request = request_from_provenance(change(".".join(path), value), REPOSITORY)
+    except InvalidProvenance:
+        return
+    assert request.build_key == make_origin_request().build_key

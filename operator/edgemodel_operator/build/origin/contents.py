@@ -123,6 +123,11 @@ def context_material(source: Source) -> Material:
     return Material(_uris(source)[0], source.digests[0], "context")
 
 
+def image_material(image: str, name: str) -> Material:
+    """Name an image, given by digest, that had a part in the build."""
+    return Material(f"oci://{image}", image.rpartition("@sha256:")[2], name)
+
+
 def without_query(url: str) -> str:
     """Give a URL without query and fragment, which often are a password for a day."""
     return urlunsplit(urlsplit(url)._replace(query="", fragment=""))

@@ -9,13 +9,22 @@ No time, no invocation and no place where the image was pushed is in it: the sam
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
-from edgemodel_operator.build.origin.contents import NAMESPACE, TOOL, Material, image_purl, without_query
+from edgemodel_operator.api.base import Schema
+from edgemodel_operator.api.image import ImageSpec
+from edgemodel_operator.build.origin.contents import (
+    NAMESPACE,
+    TOOL,
+    Material,
+    image_material,
+    image_purl,
+    without_query,
+)
 from edgemodel_operator.build.request import BuildRequest
 from edgemodel_operator.oci.descriptor import Descriptor, canonical_json
 
@@ -26,7 +35,7 @@ BUILD_TYPE = f"{NAMESPACE}/build/v1"
 BUILDER_ID = f"{NAMESPACE}/builder/v1"
 MAX_STATEMENT_BYTES = 4 * 1024 * 1024
 
-RECORDED = frozenset({"model_name", "model", "digests", "image", "runtime", "made_runtimes"})
+RECORDED = frozenset({"model_name", "model", "digests", "image", "runtime", "made_runtimes", "converter"})
 """The fields of a request that decide an image; `digests` go into the source."""
 OMITTED = frozenset(
     {
@@ -75,7 +84,7 @@ def make_provenance(record: BuildRecord, index: Descriptor, children: Sequence[D
         _subject(request.model_name, child)
         for child in (index, *sorted(children, key=lambda child: str(child.platform)))
     ]
-    runtime = Material(f"oci://{request.runtime}", request.runtime.rpartition("@sha256:")[2], "runtime")
+    runtime = image_material(request.runtime, "runtime")
     return canonical_json(
         {
             "_type": STATEMENT_TYPE,
@@ -107,6 +116,8 @@ def request_from_provenance(statement: bytes, repository: str) -> BuildRequest:
     definition, builder = _read(statement)
     external, internal = _object(definition, "externalParameters"), _object(definition, "internalParameters")
     image = {**_object(external, "image"), "repository": repository}
+    _refuse_others(external, BuildRequest, RECORDED)
+    _refuse_others(image, ImageSpec, RECORDED_OF_IMAGE | {"repository"})
     try:
         request = BuildRequest.model_validate({**external, "image": image})
     except ValidationError as error:
@@ -123,6 +134,15 @@ def request_from_provenance(statement: bytes, repository: str) -> BuildRequest:
     return request
 
 
+def _refuse_others(given: Mapping[str, Any], schema: type[Schema], recorded: Collection[str]) -> None:
+    """Refuse fields that no build records: a statement must not choose Secrets, folders or networks."""
+    others = given.keys() - {schema.model_fields[name].alias for name in recorded}
+    if others:
+        raise InvalidProvenance(
+            f"its externalParameters have fields of no build: {', '.join(sorted(others))}"
+        )
+
+
 def _parameters(request: BuildRequest, digests: Sequence[str]) -> dict[str, Any]:
     """Give the request without secrets and without what is no matter of the image, its source pinned."""
     model = request.model.model_copy(update={"source": request.model.source.pinned_to(digests)}).to_raw()
@@ -133,8 +153,9 @@ def _parameters(request: BuildRequest, digests: Sequence[str]) -> dict[str, Any]
     if "dockerfile" in image:
         _clean_source(image["dockerfile"]["context"])
     made = {"madeRuntimes": list(request.made_runtimes)} if request.made_runtimes else {}
-    runtime = {"runtime": request.runtime, **made}
-    return {"modelName": request.model_name, "model": model, "image": image, **runtime}
+    converter = {"converter": request.converter} if request.converter else {}
+    below = {"runtime": request.runtime, **made, **converter}
+    return {"modelName": request.model_name, "model": model, "image": image, **below}
 
 
 def _clean_source(source: dict[str, Any]) -> None:
