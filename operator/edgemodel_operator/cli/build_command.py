@@ -105,6 +105,7 @@ def _order(options: Options, stack: ExitStack) -> Order:
             (*settings.registries.plain_http, *options.plain_http),
             settings.registries.allowed_upload_hosts,
             settings.builds,
+            settings.registries.certificate_authorities,
         ),
         volume=volume,
         style=Style(options.progress),

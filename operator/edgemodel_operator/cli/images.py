@@ -44,7 +44,7 @@ class Made:
 
 async def make_images(order: Order) -> tuple[Made, ...]:
     """Make all images. Raises BuildError, RegistryError, LayoutBusy, InvalidReference, ValidationError."""
-    async with new_session() as session:
+    async with new_session(authorities=order.builder.authorities) as session:
         logins = order.access.registries
         client = RegistryClient(session, credentials=logins, plain_http=order.builder.plain_http)
         store = AnyStore(client)

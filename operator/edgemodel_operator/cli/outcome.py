@@ -20,7 +20,7 @@ from edgemodel_operator.cli.plan import NotPossible
 from edgemodel_operator.oci.auth import InvalidCredentials
 from edgemodel_operator.oci.errors import RegistryError
 from edgemodel_operator.oci.image import InvalidImage
-from edgemodel_operator.oci.layout_transaction import LayoutBusy
+from edgemodel_operator.oci.layout_transaction import LayoutBusy, NotALayout
 from edgemodel_operator.oci.reference import InvalidReference
 from edgemodel_operator.settings import InvalidSettings
 
@@ -40,7 +40,14 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-_WRONG_INPUT = (InvalidDocuments, InvalidSettings, InvalidReference, InvalidCredentials, NotPossible)
+_WRONG_INPUT = (
+    InvalidDocuments,
+    InvalidSettings,
+    InvalidReference,
+    InvalidCredentials,
+    NotALayout,
+    NotPossible,
+)
 
 
 @contextmanager

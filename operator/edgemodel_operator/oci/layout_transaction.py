@@ -20,14 +20,19 @@ class LayoutBusy(Exception):  # noqa: N818 - reads as the fact it states
     """Somebody else writes to the folder."""
 
 
+class NotALayout(Exception):  # noqa: N818 - reads as the fact it states
+    """The folder is there and holds other things than images."""
+
+
 @contextmanager
 def layout_transaction(folder: Path) -> Iterator[None]:
     """Hold the folder while the block writes images to it; makes it where it is missing.
 
     When the block raises, every file that it added goes again, but for those of an `index.json` that it
-    completed. Raises LayoutBusy, OSError.
+    completed. Raises LayoutBusy, NotALayout, OSError.
     """
     made = _make(folder)
+    _require_layout(folder)
     holder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _hold(holder, folder)
@@ -50,6 +55,13 @@ def _make(folder: Path) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _require_layout(folder: Path) -> None:
+    names = {path.name for path in folder.iterdir()}
+    others = [name for name in names - {"blobs"} if not name.startswith(PARTIAL)]
+    if others and "oci-layout" not in names:
+        raise NotALayout(f"{folder} holds other files and no image layout: name a new or an empty folder")
 
 
 def _hold(holder: int, folder: Path) -> None:

@@ -25,7 +25,7 @@ from edgemodel_operator.oci.descriptor import (
 from edgemodel_operator.oci.errors import DigestMismatch, NotFound, ProtocolError, TooLarge
 from edgemodel_operator.oci.image import parse_index
 from edgemodel_operator.oci.image_layout import LayoutStore, is_layout, layout_folder, parse_location
-from edgemodel_operator.oci.layout_transaction import LayoutBusy, layout_transaction
+from edgemodel_operator.oci.layout_transaction import LayoutBusy, NotALayout, layout_transaction
 from edgemodel_operator.oci.reference import InvalidReference, Reference
 from support.images import push_index
 
@@ -264,6 +264,13 @@ def test_two_builds_do_not_write_to_one_folder(tmp_path: Path) -> None:
         layout_transaction(tmp_path / "images"),
     ):
         pass
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(NotALayout, match="name a new or an empty folder"), layout_transaction(tmp_path):
+        pass
+    assert files(tmp_path) == ["thesis.txt"]
 
 
 KILLED = """
