@@ -110,6 +110,18 @@ def test_builds_are_configured_as_the_values_say(render: Render, tmp_path: Path)
     assert plain == BuildSettings()
 
 
+def test_all_that_the_programs_can_be_told_is_told_by_the_chart(objects: Objects) -> None:
+    config = yaml.safe_load(objects["ConfigMap", "edgemodel-config"]["data"]["config.yaml"])
+    of_the_pod = {"namespace", "podName"}
+    assert config.keys() == Settings().model_dump(by_alias=True).keys() - of_the_pod
+    for name in ("registries", "sources", "signing", "builds"):
+        settings = getattr(Settings(), name).model_dump(by_alias=True)
+        assert config[name].keys() == settings.keys(), name
+        for part, value in settings.items():
+            if isinstance(value, dict) and value:
+                assert config[name][part].keys() == value.keys(), part
+
+
 def test_the_certificates_for_docker_engines_are_mounted_in_the_operator_alone(render: Render) -> None:
     objects = render(FULL)
     operator = objects["Deployment", "edgemodel-operator"]["spec"]["template"]["spec"]
