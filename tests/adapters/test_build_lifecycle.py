@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -179,11 +179,11 @@ async def test_secrets_are_neither_arguments_nor_environment(
     assert b"correct-horse" not in shown
 
 
-def kill_worker_at(proxy: FaultyRegistry, number: int) -> Fault:
-    """Make a fault that kills the worker when it sends its n-th request, which then gets no answer."""
+def kill_worker(when: Callable[[web.Request], bool]) -> Fault:
+    """Make a fault that kills the worker when it sends a request, which then gets no answer."""
 
     async def fault(request: web.Request) -> web.Response | None:
-        if len(proxy.seen) != number:
+        if not when(request):
             return None
         os.kill(workers()[0], signal.SIGKILL)
         return web.Response(status=500)
@@ -199,19 +199,28 @@ async def test_a_build_killed_anywhere_ends_the_same(
         there = with_image(build_request, repository=f"{faulty.host}/{repository}")
         return there.model_copy(update={"plain_http": hosts})
 
+    def is_number(number: int) -> Callable[[web.Request], bool]:
+        return lambda request: len(faulty.seen) == number
+
+    def stores_the_index(request: web.Request) -> bool:
+        return request.method == "PUT" and request.path.endswith(f"/manifests/{tag}")
+
     undisturbed = await run_build(into("killed/never"), work_root=tmp_path)
-    total = len(faulty.seen)
+    total, tag = len(faulty.seen), index_tag(undisturbed.build_key)
     assert total > 15
-    # The last request stores the index: the most delicate moment is always among the chosen ones.
-    for number in sorted({*random.Random(7).sample(range(1, total), 8), total}):
-        request = into(f"killed/at-{number}")
+    chosen = sorted(random.Random(7).sample(range(1, total), 8))
+    moments = {f"at-{number}": is_number(number) for number in [*chosen, total]}
+    for name, when in (moments | {"at-the-index": stores_the_index}).items():
+        request = into(f"killed/{name}")
         here = parse_reference(request.image.repository.replace(faulty.host, build_request.plain_http[0]))
         faulty.seen.clear()
-        faulty.faults[:] = [kill_worker_at(faulty, number)]
+        faulty.faults[:] = [kill_worker(when)]
         with pytest.raises(BuildError, match="WorkerDied"):
             await run_build(request, work_root=tmp_path)
         faulty.faults.clear()
-        assert await client.head_manifest(here.with_tag(index_tag(request.build_key))) is None
+        if await client.head_manifest(here.with_tag(tag)) is not None:
+            assert when is not stores_the_index
+            assert await missing_parts(client, here.with_tag(tag)) == []
         result = await run_build(request, work_root=tmp_path)
         assert result.index_digest == undisturbed.index_digest
         assert await missing_parts(client, here.with_digest(result.index_digest)) == []
