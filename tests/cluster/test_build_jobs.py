@@ -430,6 +430,30 @@ def test_a_killed_operator_finds_its_job_again(trusted: Volume, story: Story) ->
     trusted.delete(name)
 
 
+def test_too_little_memory_is_named_with_what_raises_it(trusted: Volume, story: Story) -> None:
+    name, site = "hungry", trusted.site
+    builds = {
+        **site.values()["builds"],
+        "resources": {"limits": {"memory": "24Mi"}, "requests": {"memory": "24Mi"}},
+    }
+    Site(site.cluster, site.images, **{**site.values(), "builds": builds}).install()
+    try:
+        site.apply(trusted.edge_model(name, story.versions["1"]))
+        status = trusted.wait(
+            name, "memory is short", lambda seen: condition(seen, "Ready").get("reason") == "OutOfMemory"
+        )
+    finally:
+        site.install()
+
+    assert is_true(status, "Stalled")
+    message = condition(status, "Ready")["message"]
+    assert "24Mi" in message
+    assert "`builds.resources.limits.memory`" in message
+    # The limits are no part of what is built: the next try has those of the chart.
+    trusted.wait(name, "it is signed after all", lambda seen: is_true(seen, "Signed"))
+    trusted.delete(name)
+
+
 async def test_a_line_as_long_as_answers_may_be_comes_back_whole_and_once(volume: Volume) -> None:
     site, name, length = volume.site, "talker", MAX_LINE_BYTES - 1
     program = f"print('first'); print('x' * {length}); print('last')"
