@@ -75,7 +75,9 @@ async def run(settings: Settings) -> None:
     operator = Operator(settings, stop)
     async with AsyncExitStack() as stack:
         kube = await stack.enter_async_context(connect())
-        registry_session = await stack.enter_async_context(new_session())
+        registry_session = await stack.enter_async_context(
+            new_session(authorities=settings.registries.certificate_authorities)
+        )
         pod_session = await stack.enter_async_context(aiohttp.ClientSession())
         await stack.enter_async_context(
             serve_probes(
@@ -147,6 +149,7 @@ class Operator:
             registries.plain_http,
             registries.allowed_upload_hosts,
             settings.builds,
+            registries.certificate_authorities,
         )
         # An operator that stops leaves its Jobs to the next one.
         runner = JobRunner(Jobs(kube), settings.builds, is_stopping=lambda: self._stopping)

@@ -7,13 +7,14 @@ start and not in an incident.
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from edgemodel_operator.api.acceleratorclass import AcceleratorClassSpec
 from edgemodel_operator.api.base import Schema
@@ -34,9 +35,21 @@ class RegistrySettings(Schema):
     """Hosts (`host[:port]`) that are spoken to without TLS."""
     allowed_upload_hosts: tuple[str, ...] = ()
     """Hosts (`host[:port]`) to which a registry may send uploads besides itself. They get no credentials."""
+    certificate_authorities: str = ""
+    """Certificates (PEM) of authorities that are trusted for registries, besides those of the system."""
     credentials_secret: str = ""
     """A Secret of type kubernetes.io/dockerconfigjson in the operator's namespace, with which the admission
     webhook reads signatures. Empty: none."""
+
+    @field_validator("certificate_authorities")
+    @classmethod
+    def _read_certificates(cls, text: str) -> str:
+        if text:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+            except (ssl.SSLError, TypeError, ValueError) as error:
+                raise ValueError("write certificates in PEM, each from BEGIN to END CERTIFICATE") from error
+        return text
 
 
 class SourceSettings(Schema):

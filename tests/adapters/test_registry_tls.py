@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,54 +9,27 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from edgemodel_operator.oci.descriptor import Descriptor
+from edgemodel_operator.api.source import OciSource, Source
+from edgemodel_operator.build.failures import BuildError
+from edgemodel_operator.build.worker import run_build
+from edgemodel_operator.oci.descriptor import OCI_MANIFEST, Descriptor
 from edgemodel_operator.oci.errors import ProtocolError, RegistryError
+from edgemodel_operator.oci.image import RuntimeSettings, make_image
 from edgemodel_operator.oci.reference import parse_reference
 from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.oci.transport import new_session
+from support.build import make_onnx, make_request, missing_parts, sha256
+from support.certificate import write_certificate
+from support.images import AMD64, make_layer, push_index
 from support.registry import RegistryServer, free_port, start_registry
 
 BLOB = Descriptor.of("application/octet-stream", b"weights")
 
 
-def _issue(folder: Path) -> tuple[Path, Path]:
-    """Make a self-signed certificate for 127.0.0.1; returns the files of certificate and key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "registry")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    certificate_file, key_file = folder / "certificate.pem", folder / "key.pem"
-    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return certificate_file, key_file
-
-
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return _issue(tmp_path_factory.mktemp("certificate"))
+    return write_certificate(tmp_path_factory.mktemp("certificate"))
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +44,40 @@ async def test_a_registry_with_our_own_authority_is_used(
     secured: RegistryServer, certificate: tuple[Path, Path]
 ) -> None:
     ref = parse_reference(f"{secured.host}/tls/model:1")
-    async with new_session(ca_file=certificate[0]) as session:
+    async with new_session(authorities=certificate[0].read_text()) as session:
         client = RegistryClient(session)
         await client.put_blob(ref, b"weights", BLOB)
         assert await client.get_blob(ref, BLOB.digest, max_bytes=7) == b"weights"
+
+
+async def test_a_build_reads_and_writes_registries_of_our_own_authority(
+    secured: RegistryServer, certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Runtime, source and target lie in one registry that only the configured authority vouches for."""
+    authority, model = certificate[0].read_text(), make_onnx()
+    artifact = parse_reference(f"{secured.host}/tls/artifact:1")
+    async with new_session(authorities=authority) as session:
+        client = RegistryClient(session)
+        runtime = await push_index(client, parse_reference(f"{secured.host}/tls/runtime:1"))
+        layer, blob = make_layer("model.onnx", model)
+        image = make_image(AMD64, [layer], RuntimeSettings(entrypoint=["/none"]))
+        await client.put_blob(artifact, blob, layer.descriptor)
+        await client.put_blob(artifact, image.config, image.config_descriptor)
+        await client.put_manifest(artifact, image.manifest, OCI_MANIFEST)
+        request = make_request(
+            "http://unused.example.com",
+            model,
+            runtime=f"{secured.host}/tls/runtime@{runtime.digest}",
+            repository=f"{secured.host}/tls/built",
+            plain_http=(),
+            authorities=authority,
+        )
+        source = Source(oci=OciSource(reference=str(artifact), path="model.onnx", sha256=sha256(model)))
+        request = request.model_copy(update={"model": request.model.model_copy(update={"source": source})})
+        built = await run_build(request, work_root=tmp_path)
+        assert await missing_parts(client, parse_reference(built.image)) == []
+    with pytest.raises(BuildError, match="no trusted TLS"):
+        await run_build(request.model_copy(update={"authorities": ""}), work_root=tmp_path)
 
 
 async def test_an_unknown_authority_is_refused_at_once(
@@ -101,7 +102,7 @@ async def test_a_redirect_from_https_to_http_is_refused(certificate: tuple[Path,
     port = free_port()
     await web.TCPSite(runner, "127.0.0.1", port, ssl_context=context).start()
     try:
-        async with new_session(ca_file=certificate[0]) as session:
+        async with new_session(authorities=certificate[0].read_text()) as session:
             ref = parse_reference(f"127.0.0.1:{port}/a:1")
             with pytest.raises(ProtocolError, match="from https to http"):
                 await RegistryClient(session).get_blob(ref, BLOB.digest, max_bytes=7)

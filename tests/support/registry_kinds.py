@@ -62,10 +62,15 @@ class KnownRegistry:
     def host(self) -> str:
         return self.server.host
 
+    @property
+    def authorities(self) -> str:
+        """Give the certificate of the registry's authority; empty for plain HTTP."""
+        return self.ca_file.read_text() if self.ca_file else ""
+
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[aiohttp.ClientSession]:
         """Open a session that trusts the registry's authority."""
-        async with new_session(ca_file=self.ca_file) as opened:
+        async with new_session(authorities=self.authorities) as opened:
             yield opened
         await connections_gone()
 

@@ -64,7 +64,9 @@ async def serve(
     certificates = CertificateKeeper(api, names, metrics, lambda: datetime.now(UTC))
     policies = PolicyWatch(api, metrics)
     async with contextlib.AsyncExitStack() as stack:
-        session = await stack.enter_async_context(new_session())
+        session = await stack.enter_async_context(
+            new_session(authorities=settings.registries.certificate_authorities)
+        )
         verifier = ImageVerifier(
             AuthorityStore(api, settings.namespace, time.monotonic),
             RegistryAccess(

@@ -24,7 +24,7 @@ from edgemodel_operator.oci.transport import new_session
 @asynccontextmanager
 async def open_store(request: BuildRequest) -> AsyncGenerator[ImageStore, None]:
     """Open what reads and writes images, with the request's logins."""
-    async with new_session() as session:
+    async with new_session(authorities=request.authorities) as session:
         client = RegistryClient(
             session,
             credentials=request.logins(),
@@ -67,6 +67,7 @@ def source_access(request: BuildRequest) -> SourceAccess:
     return SourceAccess(
         logins=request.logins(),
         plain_http=request.plain_http,
+        authorities=request.authorities,
         configured=_configured(request),
         secret=request.source_fields() if request.source_secret else None,
         volume=Path(request.volume) if request.volume else None,
@@ -79,6 +80,7 @@ def context_access(request: BuildRequest) -> SourceAccess:
     return SourceAccess(
         logins=request.logins(),
         plain_http=request.plain_http,
+        authorities=request.authorities,
         configured=_configured(request),
         secret=request.context_fields() if request.context_secret else None,
     )

@@ -93,6 +93,8 @@ class BuildRequest(Schema):
     """Registries (`host[:port]`) that are spoken to without TLS."""
     upload_hosts: tuple[str, ...] = ()
     """Hosts (`host[:port]`) to which registries may send uploads besides themselves."""
+    authorities: str = ""
+    """Certificates (PEM) that are trusted for registries besides those of the system."""
     source_limits: SourceSettings = SourceSettings()
     """What the source may do."""
     adoption: Adoption | None = None

@@ -31,6 +31,7 @@ class WorkerBuilder:
     plain_http: tuple[str, ...]
     upload_hosts: tuple[str, ...] = ()
     builds: BuildSettings = field(default_factory=BuildSettings)
+    authorities: str = ""
 
     def build_key(self, job: SupplyJob) -> str:
         """Give the hash of everything that decides the bytes of the image."""
@@ -77,6 +78,7 @@ class WorkerBuilder:
             config_map=_encoded_entries(job, access),
             plain_http=self.plain_http,
             upload_hosts=self.upload_hosts,
+            authorities=self.authorities,
             converter=self._converter(job.model),
             source_limits=self.sources,
         )

@@ -21,7 +21,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import NamedTuple
 
 import aiohttp
@@ -93,15 +92,15 @@ class Answer(NamedTuple):
     body: bytes
 
 
-def new_session(*, ca_file: Path | None = None, trust_env: bool = False) -> aiohttp.ClientSession:
+def new_session(*, authorities: str = "", trust_env: bool = False) -> aiohttp.ClientSession:
     """Open an HTTP session fit for registries: verified TLS, no cookies, no transparent decompression.
 
-    `ca_file` adds certificate authorities to the system's (a site's own registry); `trust_env` honors the
-    proxy variables. The caller closes it.
+    `authorities` are certificates (PEM) to trust besides the system's, for a site's own registry;
+    `trust_env` honors the proxy variables. The caller closes it.
     """
     context = ssl.create_default_context()
-    if ca_file is not None:
-        context.load_verify_locations(cafile=str(ca_file))
+    if authorities:
+        context.load_verify_locations(cadata=authorities)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit_per_host=8, ssl=context),
         cookie_jar=aiohttp.DummyCookieJar(),

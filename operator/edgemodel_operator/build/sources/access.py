@@ -17,6 +17,8 @@ class SourceAccess:
     """Credentials of registries, by `host[:port][/path]`."""
     plain_http: tuple[str, ...] = ()
     """Registries (`host[:port]`) that are spoken to without TLS."""
+    authorities: str = ""
+    """Certificates (PEM) that are trusted for registries besides those of the system."""
     configured: frozenset[str] = frozenset()
     """Registries that the operator's own configuration names: they may lie at any address."""
     secret: Mapping[str, bytes] | None = field(default=None, repr=False)

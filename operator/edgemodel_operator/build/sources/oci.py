@@ -126,7 +126,7 @@ async def oci_files(
     except InvalidReference as error:
         raise fail(Reason.SOURCE_INVALID, str(error)) from error
     policy = _ANYWHERE if reference.registry in access.configured else allowance.policy
-    async with guarded_session(policy) as session:
+    async with guarded_session(policy, access.authorities or None) as session:
         client = RegistryClient(session, credentials=access.logins, plain_http=access.plain_http)
         with _in_words(reference):
             artifact = _Artifact(client, reference, await _read_layers(client, reference))
