@@ -140,17 +140,6 @@ async def test_a_model_that_takes_too_much_memory_ends_alone(tmp_path: Path) -> 
     assert comparison.verdict is Verdict.UNKNOWN
 
 
-async def test_a_recording_stands_for_a_model_of_another_framework(tmp_path: Path) -> None:
-    model = save_weights(tmp_path / "model.onnx")
-    x = np.ones((1, 16), np.float32)
-    weights = numpy_helper.to_array(onnx.load(model).graph.initializer[0])
-    np.savez(tmp_path / "good.npz", **{"input:x": x, "output:y": x @ weights})
-    np.savez(tmp_path / "bad.npz", **{"input:x": x, "output:y": x @ weights + 1})
-    assert (await compare_outputs(tmp_path / "good.npz", model, size=0)).verdict is Verdict.EQUAL
-    with pytest.raises(BuildError):
-        await compare_outputs(tmp_path / "bad.npz", model, size=0)
-
-
 async def test_large_models_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original, parts = await taken_apart(tmp_path)
     monkeypatch.setattr(outputs, "MAX_MODEL_BYTES", 1000)

@@ -1,1 +1,1 @@
-"""Do two files of a model compute the same? Asked once, when a build has rewritten or converted a model."""
+"""Do two files of a model compute the same? Asked once, when a build has rewritten a model."""

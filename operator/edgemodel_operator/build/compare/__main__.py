@@ -1,10 +1,9 @@
 """Comparing what two models compute: `python -m edgemodel_operator.build.compare PARENT`.
 
 `PARENT` is the process id of the parent; standard input holds `{"original", "rewritten", "bytes",
-"tolerance"}`: two paths, the size of the larger model, and how far the outputs may be apart. `original` is an
-ONNX file, or a recording (`.npz`) with the arrays `input:NAME` and `output:NAME`. Models are untrusted, so
-this is a program of its own, limited as the inspection is, and each model runs in a fork of it, so that none
-has the memory of two and a crash is that of one. Prints one JSON object: `{"verdict", "why"}`.
+"tolerance"}`: two ONNX files, the size of the larger model, and how far the outputs may be apart. Models are
+untrusted, so this is a program of its own, limited as the inspection is, and each model runs in a fork of it,
+so that none has the memory of two and a crash is that of one. Prints one JSON object: `{"verdict", "why"}`.
 """
 
 from __future__ import annotations
@@ -56,14 +55,8 @@ def _compare(original: Path, rewritten: Path, tolerance: float) -> tuple[str, st
     from edgemodel_operator.build.compare import session  # noqa: PLC0415
     from edgemodel_operator.build.compare.difference import difference  # noqa: PLC0415
 
-    given: _Known | _Run
-    if original.suffix == ".npz":
-        inputs, outputs = _read_recording(original)
-        given = _Known(list(outputs.values()))
-        made = _Run(session.answer_to, rewritten, inputs, list(outputs))
-    else:
-        given = _Run(session.answer_anything, original)
-        made = _Run(session.answer_anything, rewritten)
+    given = _Run(session.answer_anything, original)
+    made = _Run(session.answer_anything, rewritten)
     try:
         expected = given.result()
     except session.Unanswered as error:
@@ -81,39 +74,14 @@ def _compare(original: Path, rewritten: Path, tolerance: float) -> tuple[str, st
     return "Different", f"Their outputs differ by {apart:.3g}, and may differ by {tolerance:.3g}."
 
 
-def _read_recording(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    import numpy as np  # noqa: PLC0415 - after the limits
-
-    with np.load(path, allow_pickle=False) as recorded:
-        arrays = {name: recorded[name] for name in recorded.files}
-    inputs, outputs = (
-        {name.removeprefix(kind): array for name, array in arrays.items() if name.startswith(kind)}
-        for kind in ("input:", "output:")
-    )
-    return inputs, outputs
-
-
-class _Known:
-    """An answer that was recorded."""
-
-    def __init__(self, answer: Sequence[Any]) -> None:
-        self._answer = answer
-
-    def result(self) -> Sequence[Any]:
-        return self._answer
-
-    def again(self) -> Sequence[Any]:
-        return self._answer
-
-
 class _Run:
-    """A question that is answered in a fork of this process, from now on."""
+    """A model that is asked in a fork of this process, from now on."""
 
-    def __init__(self, ask: Callable[..., Sequence[Any]], *arguments: Any) -> None:
+    def __init__(self, ask: Callable[[Path], Sequence[Any]], model: Path) -> None:
         forking = multiprocessing.get_context("fork")
-        self._ask, self._arguments = ask, arguments
+        self._ask, self._model = ask, model
         self._receiver, sender = forking.Pipe(duplex=False)
-        self._child = forking.Process(target=_answer, args=(ask, arguments, sender, os.getpid()))
+        self._child = forking.Process(target=_answer, args=(ask, model, sender, os.getpid()))
         self._child.start()
         sender.close()
 
@@ -133,7 +101,7 @@ class _Run:
 
     def again(self) -> Sequence[Any]:
         """Ask the same once more."""
-        return _Run(self._ask, *self._arguments).result()
+        return _Run(self._ask, self._model).result()
 
     def stop(self) -> None:
         """Want no answer any more."""
@@ -141,14 +109,12 @@ class _Run:
         self._child.join()
 
 
-def _answer(
-    ask: Callable[..., Sequence[Any]], arguments: tuple[Any, ...], sender: Connection, parent: int
-) -> None:
+def _answer(ask: Callable[[Path], Sequence[Any]], model: Path, sender: Connection, parent: int) -> None:
     from edgemodel_operator.build.compare.session import Unanswered  # noqa: PLC0415
 
     die_with_parent(parent)  # no fork inherits that
     try:
-        sender.send((True, ask(*arguments)))
+        sender.send((True, ask(model)))
     except Unanswered as error:
         sender.send((False, str(error)))
     except MemoryError:

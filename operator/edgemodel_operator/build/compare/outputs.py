@@ -1,4 +1,4 @@
-"""Proving by its outputs that a model which a build has rewritten or converted is still the same model."""
+"""Proving by its outputs that a model which a build has rewritten is still the same model."""
 
 from __future__ import annotations
 
@@ -85,9 +85,7 @@ async def compare_outputs(
 ) -> Comparison:
     """Run both models on the same seeded inputs, in limited processes; `size` is that of the larger (bytes).
 
-    `original` may also be a recording (`.npz` with arrays `input:NAME` and `output:NAME`) of a model that
-    ONNX Runtime cannot run. `tolerance` is in relation to the largest number of a tensor. Raises
-    BuildError(OutputsDiffer).
+    `tolerance` is in relation to the largest number of a tensor. Raises BuildError(OutputsDiffer).
     """
     request = {
         "original": str(original),
