@@ -22,11 +22,11 @@ from edgemodel_operator.build.runtime import RuntimeChild
 from edgemodel_operator.build.together import for_each
 from edgemodel_operator.core.build_key import child_tag, index_tag
 from edgemodel_operator.oci import errors
+from edgemodel_operator.oci.bodies import BlobSource, local_source
 from edgemodel_operator.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
 from edgemodel_operator.oci.image import parse_manifest
 from edgemodel_operator.oci.image_store import ImageStore
 from edgemodel_operator.oci.reference import Reference
-from edgemodel_operator.oci.upload import BlobSource, local_source
 
 
 @dataclass(frozen=True)

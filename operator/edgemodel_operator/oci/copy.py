@@ -6,13 +6,13 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from .bodies import BlobSource
 from .descriptor import INDEX_TYPES, Descriptor
 from .errors import ProtocolError
 from .image import InvalidImage, parse_index, parse_manifest
 from .image_store import ImageStore
 from .reference import Reference
 from .registry import Manifest
-from .upload import BlobSource
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,12 @@ from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .bodies import BlobSource, local_source
 from .descriptor import INDEX_TYPES, OCI_INDEX, OCI_MANIFEST, Descriptor, InvalidDescriptor, sha256_digest
 from .errors import DigestMismatch, NotFound, ProtocolError, TooLarge
 from .image import ImageIndex, InvalidImage, make_index, parse_index, parse_manifest
 from .reference import InvalidReference, Reference, is_digest, parse_reference
 from .registry import MAX_MANIFEST_BYTES, Manifest, PutManifest, fallback_tag
-from .upload import BlobSource, local_source
 
 SCHEME = "oci:"
 PARTIAL = ".partial-"

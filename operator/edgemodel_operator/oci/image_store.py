@@ -8,11 +8,11 @@ from typing import Protocol
 
 from typing_extensions import override
 
+from .bodies import BlobSource
 from .descriptor import Descriptor
 from .image_layout import LayoutStore, is_layout
 from .reference import Reference
 from .registry import MAX_MANIFEST_BYTES, Manifest, PutManifest
-from .upload import BlobSource
 
 
 class ImageStore(Protocol):

@@ -19,7 +19,7 @@ import aiohttp
 from yarl import URL
 
 from .auth import Credential
-from .bodies import PIECE_BYTES
+from .bodies import PIECE_BYTES, BlobSource, local_source
 from .descriptor import (
     INDEX_TYPES,
     MANIFEST_TYPES,
@@ -33,7 +33,7 @@ from .image import ImageIndex, InvalidImage, make_index, parse_index
 from .locks import KeyedLocks
 from .reference import Reference, is_digest
 from .transport import Request, RetryPolicy, Transport
-from .upload import CHUNK_BYTES, BlobSource, Uploader, check_stored, local_source, push_scopes
+from .upload import CHUNK_BYTES, Uploader, check_stored, push_scopes
 
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 """The size every registry must accept and no client needs to exceed (distribution specification)."""

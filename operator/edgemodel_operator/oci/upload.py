@@ -11,13 +11,11 @@ from dataclasses import dataclass, replace
 
 from yarl import URL
 
-from .bodies import BlobSource, Outgoing, local_source
+from .bodies import BlobSource, Outgoing
 from .descriptor import Descriptor
 from .errors import DigestMismatch, NotFound, ProtocolError, RegistryError, RegistryUnavailable
 from .reference import Reference
 from .transport import Answer, Request, Transport
-
-__all__ = ["CHUNK_BYTES", "BlobSource", "Uploader", "check_stored", "local_source", "push_scopes"]
 
 CHUNK_BYTES = 64 * 1024 * 1024
 """How much one PATCH carries: what a broken link costs at most, and less than common proxies allow."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from edgemodel_operator.adapters.decode import decode_node, decode_pod, decode_workload
+from edgemodel_operator.adapters.decode import decode_claims, decode_node, decode_pod, decode_workload
 
 NODE = {
     "metadata": {"name": "edge-b", "uid": "n-2", "labels": {"site": "plant-a"}},
@@ -85,3 +85,23 @@ def test_a_workload() -> None:
         "cpu",
         "serve",
     )
+
+
+def test_pods_and_daemon_sets_name_their_image() -> None:
+    template = {"spec": {"containers": [{"name": "server", "image": "registry.example.com/line@sha256:1"}]}}
+    pod = decode_pod({**POD, "spec": {**POD.get("spec", {}), **template["spec"]}})
+    assert pod.image == "registry.example.com/line@sha256:1"
+    workload = decode_workload({"metadata": {"name": "line"}, "spec": {"template": template}})
+    assert workload.image == pod.image
+    assert decode_workload({"metadata": {"name": "line"}}).image == ""
+
+
+def test_a_model_claims_every_image_that_it_has_recorded() -> None:
+    status = {
+        "images": [{"image": "a"}],
+        "retainedImages": [{"image": "b"}, {}],
+        "revisions": [{"targets": [{"image": "c"}]}, {}],
+    }
+    assert decode_claims({"metadata": {}, "status": status}) == {"a", "b", "c"}
+    assert decode_claims({"metadata": {}}) == frozenset()
+    assert decode_claims({"metadata": {"deletionTimestamp": "now"}, "status": status}) == frozenset()
