@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ ORDINARY, NAMESPACED = pod_rights(user_namespaces=False), pod_rights(user_namesp
 
 # What the worker of a Job will do: the runtime image is in a folder here, since the pod has no network.
 _WORKER = """
-import asyncio, json, sys
+import asyncio, json, resource, sys
 from pathlib import Path
 from edgemodel_operator.build.dockerfile.buildah_build import build_runtime_here
 from edgemodel_operator.build.dockerfile.inputs import DockerfileBuild, PublishedRuntime
@@ -55,6 +56,7 @@ async def main(arguments):
     made = {"manifest": child.manifest.decode(), "config": child.config.decode(), "blobs": blobs}
     print(json.dumps({**made, "lines": lines}))
 
+resource.setrlimit(resource.RLIMIT_AS, (2 << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))
 asyncio.run(main(json.loads(sys.argv[1])))
 """
 
@@ -106,7 +108,10 @@ class Pods:
         work = self.volume / "work"
         work.rename(self.volume / f"work-{self.count}") if work.exists() else None
         work.mkdir()
-        work.chmod(0o777)
+        # As the kubelet leaves a volume for the `fsGroup` of a pod.
+        group = rights.pod["securityContext"]["fsGroup"]
+        os.chown(work, -1, group or FIRST_HOST_USER)
+        work.chmod(0o2777)
         pod = PodContainer(self.root, rights, self.environment, {"/volume": self.volume})
         command = ["/usr/bin/python3", "-c", _WORKER, json.dumps(arguments)]
         ran = pod.run(command, self.volume / f"bundle-{self.count}")
@@ -173,6 +178,14 @@ async def test_what_a_dockerfile_adds_stands_on_the_layers_of_the_runtime(
     assert (container["Entrypoint"], container["User"]) == (["/bin/serve"], "65532:65532")
     assert container["Labels"] == {RUNTIME_LABEL: "shell"}
     assert sorted(container["Env"]) == ["MOOD=fine", "PATH=/bin"]
+
+
+@pytest.mark.parametrize("rights", [ORDINARY, NAMESPACED], ids=["ordinary", "namespaced"])
+async def test_the_limits_and_the_group_of_the_worker_stay_with_it(rights: PodRights, pods: Pods) -> None:
+    dockerfile = f"{FROM}USER 0\nRUN mkdir /fresh; ulimit -v >/fresh/memory\nUSER 65532:65532\n"
+    found = pods.build(rights, dockerfile).files()
+    assert found["fresh/memory"][1] == b"unlimited\n"
+    assert (found["fresh"][0].mode, found["fresh"][0].gid, found["fresh/memory"][0].gid) == (0o755, 0, 0)
 
 
 async def test_both_kinds_of_pods_and_both_times_give_the_same_image(pods: Pods) -> None:

@@ -67,9 +67,11 @@ def test_the_same_files_give_the_same_tar(tmp_path: Path) -> None:
 def test_a_folder_holds_the_same_files(tmp_path: Path) -> None:
     opened = write_files(tmp_path / "in", {"Dockerfile": "FROM x\n", "b/tool": "t"})
     opened["b/tool"].chmod(0o711)
+    tmp_path.chmod(0o2777)
     lay_out_context(open_context(opened, "Dockerfile"), tmp_path / "out")
     assert (tmp_path / "out/Dockerfile").read_text() == "FROM x\n"
-    assert (tmp_path / "out/b/tool").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "out/b/tool").stat().st_mode & 0o7777 == 0o755
+    assert (tmp_path / "out/b").stat().st_mode & 0o7777 == 0o755
 
 
 @pytest.mark.parametrize(

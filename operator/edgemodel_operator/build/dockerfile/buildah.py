@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import os
+import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +47,9 @@ class CannotIsolate(Exception):  # noqa: N818 - reads as the fact it states
 def main(arguments: Sequence[str] | None = None) -> int:
     """Become Buildah; gives an exit status only where that is not possible."""
     options = _parse(arguments)
+    # The worker's own bound is not that of what it starts: the pod's is.
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     environment = prepare(options.state)
     try:
         enter_namespaces(network=options.network)
@@ -96,9 +100,11 @@ def buildah_command(options: argparse.Namespace, *, one_user: bool) -> list[str]
 
 def prepare(state: Path) -> dict[str, str]:
     """Make the folders that Buildah wants to exist, and give its environment: nothing of ours."""
-    folders = {name: state / name for name in ("run", "tmp", "home")}
+    folders = {name: state / name for name in ("storage", "run", "tmp", "home")}
     for folder in folders.values():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        # The volume of a pod with an `fsGroup` hands its set-group-id bit down, also to folders of the image.
+        folder.chmod(0o700)
     return {
         "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
         "HOME": str(folders["home"]),

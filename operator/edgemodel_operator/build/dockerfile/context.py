@@ -110,12 +110,17 @@ def write_context(context: BuildContext, labels: Mapping[str, str], out: BinaryI
 
 
 def lay_out_context(context: BuildContext, folder: Path) -> None:
-    """Write the files of the context into an empty folder, for a builder that reads folders. Blocking."""
-    for name, path in context.files.items():
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-        target.chmod(_mode(path))
+    """Write the files of the context into a new folder, for a builder that reads folders. Blocking."""
+    folder.mkdir(parents=True)
+    folder.chmod(0o755)  # whatever the mode of the folder above hands down
+    for entry in arrange([File(name, path) for name, path in context.files.items()]):
+        target = folder / entry.path
+        if isinstance(entry, File):
+            shutil.copyfile(context.files[entry.path], target)
+            target.chmod(_mode(context.files[entry.path]))
+        else:
+            target.mkdir()
+            target.chmod(0o755)
 
 
 def _add(archive: tarfile.TarFile, name: str, source: Content | None) -> None:
