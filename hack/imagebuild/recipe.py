@@ -37,7 +37,8 @@ class PythonPart(_Table):
     `lock` is the folder of the `uv.lock`: that of the recipe where it has one, else the project's. `without`
     names locked distributions that stay out; `drop`, from `prune.toml`, is over paths below site-packages.
     `glibc` is the C library of the base, which decides the wheels that may be taken. `stand-ins` are patterns
-    of the libraries that wheels are linked against and that we do without (`stand_ins.py`).
+    of the libraries that wheels are linked against and that we do without (`stand_ins.py`). `whole` keeps
+    what `prune.toml` lists.
     """
 
     distribution: str
@@ -48,6 +49,7 @@ class PythonPart(_Table):
     drop: tuple[str, ...] = ()
     glibc: Annotated[str, Field(pattern=r"^2\.[0-9]+$")] = "2.36"
     stand_ins: Annotated[tuple[str, ...], Field(alias="stand-ins")] = ()
+    whole: bool = False
 
     def keeps(self, path: str) -> bool:
         """Tell whether an installed file goes into the image."""
@@ -113,7 +115,7 @@ def load_recipes(folder: Path) -> dict[str, Recipe]:
         if "python" in document:
             own_lock = (path.parent / "uv.lock").exists()
             document["python"] |= {
-                "drop": drop,
+                "drop": () if document["python"].get("whole") else drop,
                 "lock": path.parent.relative_to(folder.parent) if own_lock else Path(),
             }
         recipes[name] = Recipe.model_validate({"name": name, "repository": name, **document})
