@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edgemodel_operator.api.edgemodel_status import ModelFile
 from edgemodel_operator.build.adoption import adopt_image
 from edgemodel_operator.build.failures import BuildError, BuildFailure, Reason
 from edgemodel_operator.build.report import Reporter
@@ -20,7 +21,7 @@ from edgemodel_operator.oci.image import graft, make_index, parse_index
 from edgemodel_operator.oci.layer import Layer
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
-from support.build import SourceServer, make_onnx, make_request, sha256, source_server
+from support.build import SourceServer, make_onnx, make_request, missing_parts, sha256, source_server
 from support.images import make_layer, push_index
 from support.registry import RegistryServer
 
@@ -81,7 +82,8 @@ class Site:
         return put.descriptor.digest
 
     async def adopt(self, digest: str, source: str = sha256(MODEL)) -> BuildResult:
-        adoption = Adoption(index_digest=digest, source_digests=(source,))
+        fetched = (ModelFile(name="model.onnx", sha256=source, size=len(MODEL)),)
+        adoption = Adoption(index_digest=digest, fetched=fetched)
         self.work.mkdir(exist_ok=True)
         return await adopt_image(
             self.request.model_copy(update={"adoption": adoption}), self.work, Reporter(lambda message: None)
@@ -110,9 +112,22 @@ async def test_an_honest_image_is_adopted(site: Site) -> None:
 
 async def test_the_worker_adopts_instead_of_building(site: Site, tmp_path: Path) -> None:
     forged = await site.forge(*make_layer("usr/bin/python3", b"evil"))
-    adoption = Adoption(index_digest=forged, source_digests=(sha256(MODEL),))
+    fetched = (ModelFile(name="model.onnx", sha256=sha256(MODEL)),)
+    adoption = Adoption(index_digest=forged, fetched=fetched)
     with pytest.raises(BuildError, match="JobResultInvalid"):
         await run_build(site.request.model_copy(update={"adoption": adoption}), work_root=tmp_path)
+
+
+async def test_the_documents_of_an_adopted_image_are_ours(site: Site) -> None:
+    """The Job attached the same already; what it had not is attached now."""
+    index = site.at(site.honest.index_digest)
+    before = await site.client.list_referrers(site.target, site.honest.index_digest)
+    assert len(before) == 1
+    provenance = site.at(before[0].digest)
+    assert await site.client.delete_manifest(provenance)
+    await site.adopt(site.honest.index_digest)
+    assert await site.client.head_manifest(provenance) is not None
+    assert await missing_parts(site.client, index) == []
 
 
 async def test_a_program_among_the_files_is_seen(site: Site) -> None:

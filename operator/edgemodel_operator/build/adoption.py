@@ -8,26 +8,32 @@ again from its own parts:
 3. Each layer on top is opened as an untrusted archive, holds plain files in the model's folder alone, and
    written again from them gives the same blob: no reader can see in it what we did not.
 4. Grafting those layers again gives the very digest.
+5. Bills of materials and provenance are made here, too, and attached unless the Job has attached the same.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgemodel_operator.api.edgemodel_status import ModelFile
 from edgemodel_operator.api.names import GROUP
-from edgemodel_operator.build.access import open_store
+from edgemodel_operator.build.access import make_destination, open_store
 from edgemodel_operator.build.archives import InvalidArchive
 from edgemodel_operator.build.failures import Reason, Step, fail
 from edgemodel_operator.build.graft import Runtime, graft_image
 from edgemodel_operator.build.layers import WrittenLayer
 from edgemodel_operator.build.layout import COMPRESSORS, ModelFacts
+from edgemodel_operator.build.origin.attach import attach_origin, origin_of
+from edgemodel_operator.build.parts import MANIFEST_NAME
+from edgemodel_operator.build.publish import Destination
 from edgemodel_operator.build.report import Reporter
-from edgemodel_operator.build.request import BuildRequest, BuildResult
+from edgemodel_operator.build.request import Adoption, BuildRequest, BuildResult
 from edgemodel_operator.build.runtime import RuntimeChild, read_runtime
 from edgemodel_operator.build.unpacking import UnpackLimits, unpack
 from edgemodel_operator.core.annotations import BUILD_KEY, read_report
@@ -56,10 +62,10 @@ async def adopt_image(request: BuildRequest, work: Path, reporter: Reporter) -> 
     adoption = request.adoption
     if adoption is None:
         raise ValueError("the request names no image to adopt")
-    digest = adoption.index_digest
     async with open_store(request) as store:
-        with reporter.step(Step.PUSH), _in_words(digest):
-            return await _Adoption(request, store, work).prove(digest, adoption.source_digests, reporter)
+        with reporter.step(Step.PUSH), _in_words(adoption.index_digest):
+            destination = make_destination(request, store)
+            return await _Adoption(request, destination, work).prove(adoption, reporter)
 
 
 @contextmanager
@@ -78,12 +84,17 @@ def _in_words(digest: str) -> Iterator[None]:
 @dataclass(frozen=True)
 class _Adoption:
     request: BuildRequest
-    store: ImageStore
+    to: Destination
     work: Path
 
-    async def prove(self, digest: str, source_digests: Sequence[str], reporter: Reporter) -> BuildResult:
-        key = build_key(self.request.inputs(source_digests))
-        target, runtime_name = self.request.target_reference, self.request.runtime_reference
+    @property
+    def store(self) -> ImageStore:
+        return self.to.client
+
+    async def prove(self, adoption: Adoption, reporter: Reporter) -> BuildResult:
+        digest = adoption.index_digest
+        key = build_key(self.request.inputs([file.sha256 for file in adoption.fetched]))
+        target, runtime_name = self.to.target, self.to.runtime
         # (1) The index.
         found = await self.store.get_manifest(target.with_digest(digest))
         index = parse_index(found.body)
@@ -107,6 +118,11 @@ class _Adoption:
         again = graft_image(facts, report, Runtime(runtime_name.digest or "", runtime), layers)
         if again.descriptor.digest != digest:
             raise _Forged("Built again from its parts it has another digest.")
+        # (5) Its documents.
+        files = self._files_of(facts)
+        await attach_origin(
+            self.to, again, origin_of(self.request, key, runtime, adoption.fetched, files, report)
+        )
         return BuildResult(
             index_digest=digest,
             image=str(target.with_digest(digest)),
@@ -116,6 +132,17 @@ class _Adoption:
             bytes_pushed=0,
             seconds=reporter.seconds,
         )
+
+    def _files_of(self, facts: ModelFacts) -> tuple[ModelFile, ...]:
+        """Read which files the model has from its manifest, which the server will hold them against."""
+        try:
+            (path,) = self.work.glob(f"adopted-*/{facts.folder}/{MANIFEST_NAME}")
+            listed = json.loads(path.read_bytes())["files"]
+            return tuple(
+                ModelFile(name=one["path"], sha256=one["sha256"], size=one["size"]) for one in listed
+            )
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise _Forged("Its manifest of the model cannot be read.") from error
 
     async def _top_of(
         self, target: Reference, index: ImageIndex, child: RuntimeChild

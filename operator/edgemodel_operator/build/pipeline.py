@@ -26,8 +26,7 @@ from edgemodel_operator.build.layers import write_layers
 from edgemodel_operator.build.layout import COMPRESSORS, ModelFacts, layer_entries
 from edgemodel_operator.build.made_runtime import read_made_runtimes
 from edgemodel_operator.build.operators import check_operators
-from edgemodel_operator.build.origin.attach import Origin, attach_origin
-from edgemodel_operator.build.origin.contents import context_material, image_material
+from edgemodel_operator.build.origin.attach import Origin, attach_origin, origin_of
 from edgemodel_operator.build.parts import ModelParts
 from edgemodel_operator.build.publish import Publisher
 from edgemodel_operator.build.report import Reporter
@@ -138,15 +137,5 @@ class _Build:
 
     def origin(self, model: _Model, runtime: Sequence[RuntimeChild]) -> Origin:
         """Say what the image was made of."""
-        dockerfile, converter = self.request.image.dockerfile, self.request.converter
-        context = (context_material(dockerfile.context),) if dockerfile is not None else ()
-        converted = (image_material(converter, "converter"),) if converter else ()
-        return Origin(
-            request=self.request,
-            build_key=model.facts.build_key,
-            runtime=runtime,
-            fetched=model.source.fetched,
-            files=model.parts.pieces,
-            report=model.report,
-            materials=(*context, *converted),
-        )
+        key, fetched = model.facts.build_key, model.source.fetched
+        return origin_of(self.request, key, runtime, fetched, model.parts.pieces, model.report)

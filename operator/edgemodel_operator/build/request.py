@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, SecretStr, SerializationInfo, field_serializer
 
 from edgemodel_operator.api.base import Schema
-from edgemodel_operator.api.edgemodel_status import ModelReport
+from edgemodel_operator.api.edgemodel_status import ModelFile, ModelReport
 from edgemodel_operator.api.image import ImageSpec, Sharding
 from edgemodel_operator.api.model import Conversion, ModelSpec
 from edgemodel_operator.api.source import Source
@@ -47,8 +47,8 @@ class Adoption(Schema):
 
     index_digest: str
     """`sha256:…` of its index."""
-    source_digests: tuple[str, ...]
-    """The SHA-256 of each file that the Job fetched, as it says."""
+    fetched: tuple[ModelFile, ...]
+    """Each file that the Job fetched, as it says."""
 
 
 class BuildRequest(Schema):

@@ -55,8 +55,7 @@ class WorkerBuilder:
 
         Raises BuildError.
         """
-        digests = tuple(file.sha256 for file in answer.report.files)
-        adoption = Adoption(index_digest=answer.index_digest, source_digests=digests)
+        adoption = Adoption(index_digest=answer.index_digest, fetched=answer.report.files)
         await run_build(self.request(job, access).model_copy(update={"adoption": adoption}))
 
     def request(self, job: SupplyJob, access: BuildAccess) -> BuildRequest:

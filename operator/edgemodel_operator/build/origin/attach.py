@@ -22,6 +22,8 @@ from edgemodel_operator.build.origin.contents import (
     Material,
     ModelContents,
     NamedFile,
+    context_material,
+    image_material,
     materials_of,
 )
 from edgemodel_operator.build.origin.cyclonedx import CYCLONEDX_TYPE, make_cyclonedx
@@ -67,6 +69,21 @@ class Origin:
     report: ModelReport
     materials: tuple[Material, ...] = ()
     version: str = field(default_factory=lambda: version(TOOL))
+
+
+def origin_of(
+    request: BuildRequest,
+    key: str,
+    runtime: Sequence[RuntimeChild],
+    fetched: Sequence[NamedFile],
+    files: Sequence[NamedFile],
+    report: ModelReport,
+) -> Origin:
+    """Give the origin of an image that is built as the request says, with all that had a part in it."""
+    dockerfile, converter = request.image.dockerfile, request.converter
+    context = (context_material(dockerfile.context),) if dockerfile is not None else ()
+    converted = (image_material(converter, "converter"),) if converter else ()
+    return Origin(request, key, runtime, fetched, files, report, materials=(*context, *converted))
 
 
 @dataclass(frozen=True)

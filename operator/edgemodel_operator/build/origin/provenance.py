@@ -49,6 +49,7 @@ OMITTED = frozenset(
         "volume",
         "plain_http",
         "upload_hosts",
+        "authorities",
         "source_limits",
         "adoption",
     }
