@@ -154,6 +154,8 @@ class BuildSettings(Schema):
     """Origin → image, by digest, that carries its exporter beside the operator."""
     resources: Resources = Resources()
     """Of the container of a Job."""
+    node_selector: dict[str, str] = {}
+    """Labels that the node of a Job must have; the architecture that a Dockerfile is built for counts more."""
     work_size_limit: str = "8Gi"
     """Room on the node's disk for the files of one Job, as a Kubernetes quantity."""
     timeout_seconds: Annotated[int, Field(ge=60)] = 3600

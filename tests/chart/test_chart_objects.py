@@ -29,6 +29,7 @@ FULL: dict[str, Any] = {
         "mode": "Job",
         "converters": {"Keras": f"registry.plant-a.local:5000/edgemodel/converter@{DIGEST}"},
         "imagePullSecrets": ["site-registry"],
+        "nodeSelector": {"plant": "server-room"},
         "resources": {"requests": {"cpu": 1}, "limits": {"memory": "8Gi", "cpu": 2.5}},
         "timeoutSeconds": 7200,
         "buildah": {
@@ -99,6 +100,7 @@ def test_builds_are_configured_as_the_values_say(render: Render, tmp_path: Path)
     assert builds.image == f"registry.example.com/edgemodel/operator@{DIGEST}"
     assert builds.converters == {Origin.KERAS: FULL["builds"]["converters"]["Keras"]}
     assert builds.resources.limits == {"memory": "8Gi", "cpu": "2.5"}
+    assert builds.node_selector == {"plant": "server-room"}
     assert (builds.resources.requests["cpu"], builds.timeout_seconds) == ("1", 7200)
     assert (builds.buildah.image, builds.buildah.user_namespaces) == (
         FULL["builds"]["buildah"]["image"],

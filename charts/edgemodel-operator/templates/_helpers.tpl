@@ -145,6 +145,7 @@ resources:
     {{- else }} {}
     {{- end }}
   {{- end }}
+nodeSelector: {{ $builds.nodeSelector | default dict | toJson }}
 workSizeLimit: {{ $builds.workSizeLimit }}
 timeoutSeconds: {{ int64 $builds.timeoutSeconds }}
 finishedSeconds: {{ int64 $builds.finishedSeconds }}

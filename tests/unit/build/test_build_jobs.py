@@ -244,6 +244,18 @@ def test_all_that_is_lent_is_mounted_read_only_and_later_logins_come_later() -> 
     assert pod["nodeSelector"] == {"kubernetes.io/os": "linux", "kubernetes.io/arch": "arm64"}
 
 
+def test_jobs_keep_to_the_nodes_that_are_named_and_to_their_architecture() -> None:
+    settings = SETTINGS.model_copy(
+        update={"node_selector": {"plant": "server-room", "kubernetes.io/arch": "amd64"}}
+    )
+    selectors = [
+        make_job(plan, settings)["spec"]["template"]["spec"]["nodeSelector"]
+        for plan in (job_plan(), replace(job_plan(), architecture="arm64"))
+    ]
+    assert [one["kubernetes.io/arch"] for one in selectors] == ["amd64", "arm64"]
+    assert {one["plant"] for one in selectors} == {"server-room"}
+
+
 def test_no_pod_of_a_build_passes_for_one_of_the_model() -> None:
     labels = make_job(job_plan(), SETTINGS)["spec"]["template"]["metadata"]["labels"]
     assert "edgemodel.dev/model" not in labels

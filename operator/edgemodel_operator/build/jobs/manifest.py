@@ -85,7 +85,7 @@ def _pod(plan: JobPlan, settings: BuildSettings) -> Json:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "nodeSelector": {"kubernetes.io/os": "linux", **architecture},
+        "nodeSelector": {"kubernetes.io/os": "linux", **settings.node_selector, **architecture},
         "imagePullSecrets": [{"name": name} for name in plan.pull_secrets],
         **rights.pod,
         "containers": [
