@@ -16,7 +16,7 @@ Figure = Callable[[Samples], float | None]
 
 @dataclass(frozen=True)
 class Limit:
-    """One inequality."""
+    """One inequality; a bar is reached when all of its limits hold."""
 
     bar: int
     what: str
@@ -63,12 +63,8 @@ LIMITS = (
     Limit(3, "… times less wall than COPY on the base", _times_less("change", "copy"), at_least=12),
     Limit(4, "… MB pushed", _worst("change.ours.pushed_mb"), at_most=MODEL_MB + 0.1),
     Limit(5, "retrained head, MB pushed", _worst("head.ours.pushed_mb"), at_most=1.2),
-    Limit(
-        6,
-        "cold image, times less wall than RUN and qemu",
-        _times_less("cold", "run", "assembled"),
-        at_least=9,
-    ),
+    Limit(6, "first image, times less wall than RUN and qemu", _times_less("cold", "run"), at_least=9),
+    Limit(6, "… with its runtime image built too", _times_less("cold", "run", "assembled"), at_least=9),
     Limit(7, "reuse by key, s", _best("reuse.seconds"), at_most=0.1),
     Limit(8, "model of 1 GiB, largest process, MB", _worst("big.ours.largest_mb"), at_most=160),
     Limit(9, "50 models at once, longest block of the loop, ms", _best("loop.longest_ms"), at_most=50),

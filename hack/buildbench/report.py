@@ -73,9 +73,10 @@ def other_figures(samples: Samples) -> str:
 
 def verdict(samples: Samples) -> str:
     """Say in one sentence how many bars were reached."""
-    held = {limit.bar: limit.holds(samples) for limit in LIMITS}
-    reached = sum(1 for value in held.values() if value)
-    missed = [str(bar) for bar, value in held.items() if value is False]
+    bars = sorted({limit.bar for limit in LIMITS})
+    held = {bar: [limit.holds(samples) for limit in LIMITS if limit.bar == bar] for bar in bars}
+    reached = sum(1 for values in held.values() if all(values))
+    missed = [str(bar) for bar, values in held.items() if False in values]
     sentence = f"{reached} of {len(held)} bars are reached"
     return sentence + (f"; missed: {', '.join(missed)}." if missed else ".")
 

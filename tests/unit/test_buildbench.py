@@ -51,7 +51,16 @@ def test_bytes_and_memory_count_at_their_worst(samples: Samples) -> None:
 def test_a_missed_bar_is_said_and_one_that_was_not_measured_too(samples: Samples) -> None:
     assert row(samples, 5)[3:] == ["1.3", "**missed**"]
     assert row(samples, 9)[3:] == ["", "not measured"]
-    assert verdict(samples) == f"4 of {len(LIMITS)} bars are reached; missed: 5."
+    bars = {limit.bar for limit in LIMITS}
+    assert verdict(samples) == f"4 of {len(bars)} bars are reached; missed: 5."
+
+
+def test_a_bar_with_two_limits_needs_both(samples: Samples) -> None:
+    for contender, wall in (("run", 100.0), ("ours", 5.0), ("assembled", 20.0)):
+        samples.add_cost("cold", contender, cost(wall), 1)
+    rows = [line for line in bars_table(samples).splitlines() if line.startswith("| 6 ")]
+    assert ["reached" in line for line in rows] == [True, False]
+    assert verdict(samples).endswith("missed: 5, 6.")
 
 
 def test_every_build_has_a_row_with_the_least_of_each_figure(samples: Samples) -> None:
