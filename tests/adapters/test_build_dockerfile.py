@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -232,6 +232,23 @@ async def test_a_failing_command_is_named_with_what_it_said(
     assert "non-zero code: 7" in error.failure.message
     assert "north ***" in error.failure.message
     assert "t0ps3cret" not in error.failure.message + "".join(context.lines)
+    assert engine.content() == EMPTY
+
+
+@pytest.mark.parametrize("line", ["RUN exit 1", "USER 65532"])
+async def test_a_dockerfile_that_calls_its_images_anothers_leaves_nothing(
+    engine: DockerEngine,
+    settings: DockerSettings,
+    runtime: PublishedRuntime,
+    context: ContextFolder,
+    line: str,
+) -> None:
+    labels = "LABEL edgemodel.dev/dockerfile-build=other edgemodel.dev/dockerfile-deadline=99999999999"
+    build = context.build(
+        f"{FROM}USER 0\n{labels}\nRUN touch /a\nFROM scratch\n{labels}\n{FROM}{labels}\n{line}\n"
+    )
+    with suppress(BuildError):
+        await build_runtime(build, runtime, settings, context.folder.parent)
     assert engine.content() == EMPTY
 
 

@@ -19,7 +19,7 @@ import docker
 import requests
 import urllib3
 from docker.constants import DEFAULT_DOCKER_API_VERSION
-from docker.errors import APIError, DockerException
+from docker.errors import APIError, DockerException, NotFound
 from docker.types import CancellableStream
 
 from edgemodel_operator.build.dockerfile.adopted import LABEL_DEADLINE, LABEL_OWNER
@@ -43,6 +43,7 @@ _PAUSE_SECONDS = 0.2
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 _COPY_BYTES = 1024 * 1024
 _STEP = re.compile(r"^Step (\d+)/\d+ : ", re.MULTILINE)
+_MADE = re.compile(r"^ ---> ([0-9a-f]{12,64})\s*$", re.MULTILINE)
 _TROUBLES = (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 
 
@@ -97,6 +98,8 @@ class Engine:
         self._settings = settings
         self._url = url
         self._answer: requests.Response | None = None
+        self._made: set[str] = set()
+        """What this build made or stands on, by id: a Dockerfile may say something else in its labels."""
         client.api.hooks["response"].append(self._keep_answer)
 
     def check(self) -> None:
@@ -162,7 +165,8 @@ class Engine:
         self._remove_containers(ownership)
         with self._speaking():
             images = self._client.api.images(all=True, filters={"label": [LABEL_OWNER]})
-            if not self._remove_images([image["Id"] for image in images if _is_left(image, ownership)]):
+            left = [image["Id"] for image in images if _is_left(image, ownership)]
+            if not self._remove_images([*left, *filter(self._has_no_name, self._made)]):
                 return False  # a runtime image that lost its name while it is in use could not be found again
             for image in self._client.api.images(filters={"reference": f"{BASE_HOST}/*:*"}):
                 for tag in image.get("RepoTags") or ():
@@ -194,6 +198,7 @@ class Engine:
             text = str(answer.get("stream") or "")
             if "error" in answer:
                 raise self._failed(build, str(answer["error"]), step)
+            self._made.update(_MADE.findall(text))
             step = max([step, *(int(number) for number in _STEP.findall(text))])
             build.log.feed(text)
             image = str((answer.get("aux") or {}).get("ID") or image)
@@ -235,6 +240,13 @@ class Engine:
                 return False
             left = still
         return True
+
+    def _has_no_name(self, image: str) -> bool:
+        """Tell whether an image is there that nobody gave a name: what a FROM pulled has one."""
+        try:
+            return not self._client.api.inspect_image(image).get("RepoTags")
+        except NotFound:
+            return False
 
     def _try_to_remove(self, image: str) -> bool:
         try:
