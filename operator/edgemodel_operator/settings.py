@@ -155,7 +155,7 @@ class BuildSettings(Schema):
     resources: Resources = Resources()
     """Of the container of a Job."""
     node_selector: dict[str, str] = {}
-    """Labels that the node of a Job must have; the architecture that a Dockerfile is built for counts more."""
+    """Labels that the node of a Job must have; the architecture that a Dockerfile is built for goes first."""
     work_size_limit: str = "8Gi"
     """Room on the node's disk for the files of one Job, as a Kubernetes quantity."""
     timeout_seconds: Annotated[int, Field(ge=60)] = 3600
