@@ -144,6 +144,26 @@ class TestAnyModel:
             assert inline(loaded) == inline(onnx.load_from_string(content))
             assert parts.rewritten == (len(parts.layers) > 1)
 
+    @settings(max_examples=30, deadline=None)
+    @given(models(), st.sampled_from([0, 1024]), st.sampled_from(Sharding))
+    def test_is_the_same_when_its_weights_were_in_another_file(
+        self, content: bytes, threshold: int, sharding: Sharding
+    ) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            model = onnx.load_from_string(content)
+            onnx.save_model(
+                model,
+                root / "m.onnx",
+                save_as_external_data=True,
+                location="w.data",
+                size_threshold=threshold,
+            )
+            saved = {path.name: path.read_bytes() for path in sorted(root.iterdir())}
+            parts = split(save(root / "source", saved), root, sharding)
+            loaded = onnx.load(unpack(parts, root / "image"))
+            assert inline(loaded) == inline(onnx.load_from_string(content))
+
     @settings(max_examples=40, deadline=None)
     @given(models(), st.integers(0, 4000), st.binary(min_size=1, max_size=3))
     def test_damage_is_refused_or_kept_never_a_crash(self, content: bytes, at: int, noise: bytes) -> None:
