@@ -48,15 +48,16 @@ Symbols = dict[str, set[str]]
 def write_stand_ins(root: Path, patterns: Sequence[str]) -> list[str]:
     """Make what libraries below `root` need and whose names fit a pattern, each beside one that needs it.
 
-    Gives the names. The wheels must be as they came: with section headers, and without the real libraries.
+    Gives the names. What is there is left alone. The wheels must be as they came, with section headers.
     """
     paths = [path for path in sorted(root.rglob("*.so*")) if is_library(path)]
     linked = {path: read_linked(path.read_bytes()) for path in paths}
+    there = {path.name for path in paths}
     places = {
         name: path.with_name(name)
         for path, library in reversed(linked.items())
         for name in library.needed
-        if any(fnmatchcase(name, pattern) for pattern in patterns)
+        if name not in there and any(fnmatchcase(name, pattern) for pattern in patterns)
     }
     if not places:
         return []

@@ -71,6 +71,14 @@ def test_what_fits_no_pattern_is_left_alone(wheel: Path) -> None:
     assert [path.name for path in (wheel / "lib").iterdir()] == ["libuser.so"]
 
 
+def test_a_library_that_is_there_is_never_replaced(wheel: Path) -> None:
+    real = make_library("libdevother.so.1", {"": {"otherThing"}}, MACHINE) + b"real"
+    (wheel / "libdevother.so.1").write_bytes(real)
+    assert write_stand_ins(wheel, ["libdev*"]) == ["libdevice.so.13"]
+    assert write_stand_ins(wheel, ["libdev*"]) == []
+    assert (wheel / "libdevother.so.1").read_bytes() == real
+
+
 def test_stand_ins_are_the_same_bytes_each_time() -> None:
     symbols = {"v2": {"b", "a"}, "v1": {"d"}, "": {"c"}}
     turned = {"": {"c"}, "v1": {"d"}, "v2": {"a", "b"}}
