@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from edgemodel_operator.build.dockerfile.adopted import Adoption, adopt_image
 from edgemodel_operator.build.dockerfile.base_archive import write_base_archive
 from edgemodel_operator.build.dockerfile.build_log import BuildLog
 from edgemodel_operator.build.dockerfile.context import BuildContext, open_context, write_context
-from edgemodel_operator.build.dockerfile.engine import Engine, EngineBuild, Ownership, connect
+from edgemodel_operator.build.dockerfile.engine import Engine, EngineBuild, Ownership
+from edgemodel_operator.build.dockerfile.engine_connection import connected
 from edgemodel_operator.build.dockerfile.inputs import RUNTIME_ARGUMENT, DockerfileBuild, PublishedRuntime
 from edgemodel_operator.build.dockerfile.instructions import InvalidDockerfile, labelled_steps
 from edgemodel_operator.build.dockerfile.saved_image import open_saved_image
@@ -62,7 +63,10 @@ class _PlatformBuild:
         ownership = Ownership.from_now(
             f"{self.build.owner}-{self.child.platform.architecture}", self.settings.timeout_seconds
         )
-        with connect(self.settings, self.child.platform) as engine:
+        with ExitStack() as stack:
+            connection = connected(self.settings, self.child.platform)
+            client, url = await asyncio.to_thread(stack.enter_context, connection)
+            engine = Engine(client, self.child.platform, self.settings, url)
             await asyncio.to_thread(engine.check)
             await asyncio.to_thread(engine.remove_leftovers, ownership)
             base = await write_base_archive(

@@ -10,21 +10,20 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import docker
 import requests
-import urllib3
-from docker.constants import DEFAULT_DOCKER_API_VERSION
-from docker.errors import APIError, DockerException, NotFound
+from docker.errors import APIError, NotFound
 from docker.types import CancellableStream
 
 from edgemodel_operator.build.dockerfile.adopted import LABEL_DEADLINE, LABEL_OWNER
 from edgemodel_operator.build.dockerfile.build_log import BuildLog
 from edgemodel_operator.build.dockerfile.context import LABELLED
+from edgemodel_operator.build.dockerfile.engine_connection import TROUBLES, in_words
 from edgemodel_operator.build.dockerfile.instructions import Instruction
 from edgemodel_operator.build.failures import BuildError, Reason, fail
 from edgemodel_operator.oci.descriptor import Platform
@@ -37,14 +36,11 @@ ever asks a registry for them."""
 GRACE_SECONDS = 3600
 """How long after its time a build is given up by others: clocks differ."""
 
-_SILENCE_SECONDS = 120
-"""How long an engine may be silent, but for the commands of a Dockerfile."""
 _PAUSE_SECONDS = 0.2
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 _COPY_BYTES = 1024 * 1024
 _STEP = re.compile(r"^Step (\d+)/\d+ : ", re.MULTILINE)
 _MADE = re.compile(r"^ ---> ([0-9a-f]{12,64})\s*$", re.MULTILINE)
-_TROUBLES = (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 
 
 @dataclass(frozen=True)
@@ -147,7 +143,7 @@ class Engine:
     def stop(self, ownership: Ownership) -> None:
         """End a running `build` from another thread; it raises then."""
         if self._answer is not None:
-            with suppress(*_TROUBLES, AttributeError):  # it may have come to its end meanwhile
+            with suppress(*TROUBLES, AttributeError):  # it may have come to its end meanwhile
                 CancellableStream(iter(()), self._answer).close()
         with suppress(BuildError):
             self._remove_containers(ownership)
@@ -244,7 +240,7 @@ class Engine:
     def _has_no_name(self, image: str) -> bool:
         """Tell whether an image is there that nobody gave a name: what a FROM pulled has one."""
         try:
-            return not self._client.api.inspect_image(image).get("RepoTags")
+            return not self._client.images.get(image).tags
         except NotFound:
             return False
 
@@ -260,85 +256,12 @@ class Engine:
 
     @contextmanager
     def _speaking(self) -> Iterator[None]:
-        with _words_for(self._platform, self._url):
+        with in_words(self._platform, self._url):
             try:
                 yield
             finally:
                 if self._answer is not None:
                     self._answer.close()  # it may not have been read to its end
-
-
-@contextmanager
-def connect(settings: DockerSettings, platform: Platform) -> Iterator[Engine]:
-    """Connect to the engine that is configured for the platform.
-
-    Raises BuildError(EngineNotConfigured) when there is none or it may not be spoken to like that.
-    """
-    url = next((url for name, url in settings.engines.items() if name.value == str(platform)), None)
-    if url is None:
-        named = ", ".join(sorted(name.value for name in settings.engines)) or "none"
-        raise fail(
-            Reason.ENGINE_NOT_CONFIGURED,
-            f"No Docker Engine is configured for {platform} (there is {named}): add one to "
-            "`builds.docker.engines`, name fewer `platforms`, or take `builder: Buildah`.",
-        )
-    with _words_for(platform, url):
-        client = _open(settings, url)
-    try:
-        yield Engine(client, platform, settings, url)
-    finally:
-        client.close()
-
-
-def _open(settings: DockerSettings, url: str) -> docker.DockerClient:
-    """Connect, speaking the engine's own version of the API."""
-    tls = _tls(settings, url)
-    first = docker.APIClient(
-        base_url=url, tls=tls, timeout=_SILENCE_SECONDS, version=DEFAULT_DOCKER_API_VERSION
-    )
-    with closing(first) as probe:
-        # Certificates and proxies that the environment names are for others.
-        probe.trust_env = False
-        version = str(probe.version(api_version=False)["ApiVersion"])
-    client = docker.DockerClient(base_url=url, tls=tls, timeout=_SILENCE_SECONDS, version=version)
-    client.api.trust_env = False
-    return client
-
-
-def _tls(settings: DockerSettings, url: str) -> Any:
-    if not url.startswith("tcp://"):
-        return False
-    if settings.tls_secret_dir:
-        folder = Path(settings.tls_secret_dir)
-        return docker.tls.TLSConfig(
-            client_cert=(str(folder / "cert.pem"), str(folder / "key.pem")),
-            ca_cert=str(folder / "ca.pem"),
-            verify=True,
-        )
-    host = url.removeprefix("tcp://").rpartition(":")[0]
-    if host not in {"127.0.0.1", "[::1]", "localhost"}:
-        raise fail(
-            Reason.ENGINE_NOT_CONFIGURED,
-            f"The Docker Engine at {url} would be spoken to without TLS, by anybody: give it certificates, "
-            "and name their folder in `builds.docker.tlsSecretDir`.",
-        )
-    return False
-
-
-@contextmanager
-def _words_for(platform: Platform, url: str) -> Iterator[None]:
-    try:
-        yield
-    except _TROUBLES as error:
-        raise fail(
-            Reason.ENGINE_UNAVAILABLE,
-            f"The Docker Engine for {platform} at {url} gives no usable answer: {_shortened(error)}",
-        ) from error
-
-
-def _shortened(error: Exception) -> str:
-    text = str(error.explanation if isinstance(error, APIError) and error.explanation else error)
-    return " ".join(text.split())[:500]
 
 
 def _is_left(thing: Mapping[str, Any], ownership: Ownership) -> bool:
