@@ -17,18 +17,15 @@ import resource
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import MappingProxyType
 
-from edgemodel_operator.build.adoption import adopt_image
 from edgemodel_operator.build.failures import BuildError, BuildFailure, Reason
 from edgemodel_operator.build.jobs.answer import write_note
 from edgemodel_operator.build.jobs.mounts import REQUEST, complete_request
 from edgemodel_operator.build.jobs.plan import JobStep
 from edgemodel_operator.build.limits import die_with_parent, limit_soft, renounce_privileges
-from edgemodel_operator.build.made_runtime import make_runtime
 from edgemodel_operator.build.pipeline import build_image
 from edgemodel_operator.build.protocol import (
     MAX_REQUEST_BYTES,
@@ -44,9 +41,6 @@ MEMORY_BYTES = 2 * 1024**3
 """Address space of the worker: far above what it needs (streams and thread stacks), far below a node."""
 
 Maker = Callable[[BuildRequest, Path, Reporter], Coroutine[None, None, BuildResult]]
-MAKERS: Mapping[JobStep, Maker] = MappingProxyType(
-    {JobStep.IMAGE: build_image, JobStep.RUNTIME: make_runtime}
-)
 NOTE = Path("/dev/termination-log")
 """Where the kubelet looks for the last word of a container."""
 
@@ -61,8 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say = _take_stdout()
     try:
         request = _read_request(options.mounts)
-        make = adopt_image if request.adoption else MAKERS[JobStep(options.make)]
-        outcome = _build(make, request, options.work, say)
+        outcome = _build(_choose(request, JobStep(options.make)), request, options.work, say)
     except InvalidMessage as error:
         outcome = BuildFailure(reason=Reason.INVALID_REQUEST, message=str(error))
     except BuildError as error:
@@ -113,6 +106,19 @@ def _take_stdout() -> Callable[[Message], None]:
         out.write(encode_message(message))
 
     return answer
+
+
+def _choose(request: BuildRequest, step: JobStep) -> Maker:
+    """Give what does the work; only that is imported: what speaks to engines costs as much as a build."""
+    if request.adoption is not None:
+        from edgemodel_operator.build.adoption import adopt_image  # noqa: PLC0415
+
+        return adopt_image
+    if step is JobStep.RUNTIME:
+        from edgemodel_operator.build.made_runtime import make_runtime  # noqa: PLC0415
+
+        return make_runtime
+    return build_image
 
 
 def _build(

@@ -17,14 +17,12 @@ from edgemodel_operator.build.access import (
 )
 from edgemodel_operator.build.compare.outputs import prove_outputs
 from edgemodel_operator.build.conversion import convert_model
-from edgemodel_operator.build.dockerfile.from_request import runtime_of_dockerfile
 from edgemodel_operator.build.dockerfile.inputs import PublishedRuntime
 from edgemodel_operator.build.failures import Step
 from edgemodel_operator.build.graft import GraftedImage, Runtime, graft_image
 from edgemodel_operator.build.inspection import inspect_model
 from edgemodel_operator.build.layers import write_layers
 from edgemodel_operator.build.layout import COMPRESSORS, ModelFacts, layer_entries
-from edgemodel_operator.build.made_runtime import read_made_runtimes
 from edgemodel_operator.build.operators import check_operators
 from edgemodel_operator.build.origin.attach import Origin, attach_origin, origin_of
 from edgemodel_operator.build.parts import ModelParts
@@ -98,6 +96,10 @@ class _Build:
         request = self.request
         if request.image.dockerfile is None:
             return published.children
+        # What speaks to engines takes longer to import than most builds: not for those without a Dockerfile.
+        from edgemodel_operator.build.dockerfile.from_request import runtime_of_dockerfile  # noqa: PLC0415
+        from edgemodel_operator.build.made_runtime import read_made_runtimes  # noqa: PLC0415
+
         with self.reporter.step(Step.DOCKERFILE):
             if request.made_runtimes:
                 return await read_made_runtimes(published.store, request.made_runtimes)
