@@ -14,8 +14,11 @@ import zstandard
 
 from edgemodel_operator.api.model import ModelFormat, ModelSpec
 from edgemodel_operator.build.failures import BuildError, BuildFailure, Reason, Step
+from edgemodel_operator.build.operators import LABEL, VARIANT_LABEL
 from edgemodel_operator.build.request import BuildRequest, BuildResult
 from edgemodel_operator.build.worker import run_build
+from edgemodel_operator.core.build_key import index_tag
+from edgemodel_operator.oci.errors import NotFound
 from edgemodel_operator.oci.image import parse_index, parse_manifest
 from edgemodel_operator.oci.reference import parse_reference
 from edgemodel_operator.oci.registry import RegistryClient
@@ -130,6 +133,41 @@ async def test_weights_are_held_against_their_digest_and_their_graph(
     failure = await failure_of(cut, tmp_path)
     assert (failure.reason, failure.step) == (Reason.INVALID_MODEL, Step.INSPECT)
     assert "do not belong together" in failure.message
+
+
+async def test_a_model_whose_operators_the_runtime_lacks_never_becomes_an_image(
+    client: RegistryClient, server: SourceServer, registry: RegistryServer, tmp_path: Path
+) -> None:
+    """The same model, on a runtime that says what it has, and on one that has what the model needs."""
+    (tmp_path / "work").mkdir()
+    for operators in ({"Add": [[1, 26]]}, {"MatMul": [[1, 26]]}):
+        ref = parse_reference(f"{registry.host}/runtimes/{'-'.join(operators).lower()}:1")
+        labels = {LABEL: json.dumps({"ONNX": {"ai.onnx": operators}}), VARIANT_LABEL: "onnxruntime-npu"}
+        runtime = str(ref.with_digest((await push_index(client, ref, labels=labels)).digest))
+        request = request_for(server, runtime, registry, make_files("ONNX", 16, seed=5), "ONNX")
+        if "MatMul" in operators:
+            assert (await run_build(request, work_root=tmp_path / "work")).report.operators == ("MatMul",)
+            continue
+        failure = await failure_of(request, tmp_path / "work")
+        assert (failure.reason, failure.step) == (Reason.OPERATORS_NOT_SUPPORTED, Step.INSPECT)
+        assert "onnxruntime-npu for linux/amd64 lacks operators of the model: MatMul." in failure.message
+        with pytest.raises(NotFound):
+            await client.get_manifest(
+                parse_reference(f"{request.image.repository}:{index_tag(request.build_key)}")
+            )
+
+
+async def test_a_conversion_without_its_exporter_says_what_to_configure(
+    server: SourceServer, runtime: str, registry: RegistryServer, tmp_path: Path
+) -> None:
+    content = b"a model of Keras"
+    url = server.serve(content, "/model.keras")
+    source = {"http": {"url": url, "sha256": sha256(content), "insecure": True}}
+    raw = {"format": "TFLite", "version": "1", "source": source, "convert": {"origin": "Keras"}}
+    plain = request_for(server, runtime, registry, (content,), "TFLite")
+    failure = await failure_of(plain.model_copy(update={"model": ModelSpec.model_validate(raw)}), tmp_path)
+    assert (failure.reason, failure.step) == (Reason.CONVERTER_MISSING, Step.CONVERT)
+    assert "`builds.converters.Keras`" in failure.message
 
 
 async def test_what_is_said_about_pictures_is_in_the_manifest_and_in_the_key(

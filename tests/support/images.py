@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 
 from edgemodel_operator.oci.descriptor import (
     OCI_EMPTY,
@@ -26,20 +27,33 @@ def make_layer(path: str, content: bytes) -> tuple[Layer, bytes]:
     return write_layer([File(path, content)], out), out.getvalue()
 
 
-async def push_image(client: RegistryClient, ref: Reference, platform: Platform, content: bytes) -> Image:
+async def push_image(
+    client: RegistryClient,
+    ref: Reference,
+    platform: Platform,
+    content: bytes,
+    labels: Mapping[str, str] | None = None,
+) -> Image:
     """Push a one-layer image under its digest (the caller tags it)."""
     layer, blob = make_layer("opt/content", content)
-    image = make_image(platform, [layer], RuntimeSettings(entrypoint=["/opt/content"], user="65532"))
+    image = make_image(
+        platform, [layer], RuntimeSettings(entrypoint=["/opt/content"], user="65532", labels=labels or {})
+    )
     await client.put_blob(ref, blob, layer.descriptor)
     await client.put_blob(ref, image.config, image.config_descriptor)
     await client.put_manifest(ref.with_digest(image.descriptor.digest), image.manifest, OCI_MANIFEST)
     return image
 
 
-async def push_index(client: RegistryClient, ref: Reference, content: bytes = b"content") -> Descriptor:
+async def push_index(
+    client: RegistryClient,
+    ref: Reference,
+    content: bytes = b"content",
+    labels: Mapping[str, str] | None = None,
+) -> Descriptor:
     """Push an index of two platforms that share nothing but their shape; returns what was stored."""
     images = [
-        await push_image(client, ref, platform, content + str(platform).encode())
+        await push_image(client, ref, platform, content + str(platform).encode(), labels)
         for platform in (AMD64, ARM64)
     ]
     body = make_index([image.descriptor for image in images])
