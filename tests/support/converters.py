@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -20,6 +21,8 @@ def make_environment(name: str) -> str:
     key = hashlib.sha256((folder / "uv.lock").read_bytes()).hexdigest()[:12]
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgemodel" / "converters"
     environment = base / f"{name}-{key}"
+    for old in set(base.glob(f"{name}-*")) - {environment}:
+        shutil.rmtree(old, ignore_errors=True)
     subprocess.run(
         [
             "uv",
