@@ -80,7 +80,8 @@ class BuildRequest(Schema):
     context_secret: Annotated[dict[str, SecretStr], Field(repr=False, default_factory=dict)]
     """The fields of the Secret that the source of the Dockerfile's context names, in base64."""
     converter: str = ""
-    """The image, by digest, that carries the exporter of the conversion; empty: what is installed here."""
+    """The image, by digest, that carries the exporter of the conversion, or the versions that are installed
+    where no image is."""
     docker: DockerSettings = DockerSettings()
     """The engines that build Dockerfiles."""
     buildah: BuildahSettings = BuildahSettings()

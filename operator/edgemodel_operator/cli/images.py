@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
+from edgemodel_operator.api.model import ModelSpec
+from edgemodel_operator.build.conversion import converter_id
 from edgemodel_operator.build.request import BuildResult
 from edgemodel_operator.build.supplier import WorkerBuilder
 from edgemodel_operator.build.worker import run_build
@@ -55,12 +57,18 @@ async def _make(order: Order, job: SupplyJob, store: ImageStore) -> Made:
     runtime = await pin_image(store, job.runtime)
     asked = order.builder.request(replace(job, runtime=str(runtime)), order.access)
     target = order.target or parse_location(job.repository)
-    request = asked.model_copy(update={"target": target.name, "volume": order.volume})
+    here = {"target": target.name, "volume": order.volume, "converter": _converter(job.model)}
+    request = asked.model_copy(update=here)
     with _writing_to(target), showing(order.style, job.variant) as display:
         result = await run_build(request, on_progress=display.show)
         if target.tag:
             await _tag(store, target, result)
     return Made(job.variant, result)
+
+
+def _converter(model: ModelSpec) -> str:
+    """Name what converts the model here: no image does, but what is installed. Raises BuildError."""
+    return converter_id(model.convert.origin) if model.convert is not None else ""
 
 
 def _writing_to(target: Reference) -> AbstractContextManager[None]:

@@ -82,7 +82,7 @@ def origin_of(
     """Give the origin of an image that is built as the request says, with all that had a part in it."""
     dockerfile, converter = request.image.dockerfile, request.converter
     context = (context_material(dockerfile.context),) if dockerfile is not None else ()
-    converted = (image_material(converter, "converter"),) if converter else ()
+    converted = (image_material(converter, "converter"),) if "@sha256:" in converter else ()
     return Origin(request, key, runtime, fetched, files, report, materials=(*context, *converted))
 
 
