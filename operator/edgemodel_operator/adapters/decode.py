@@ -31,9 +31,45 @@ def decode_model(raw: Raw) -> Model:
         generation=metadata.get("generation", 0),
         spec=EdgeModelSpec.model_validate(raw.get("spec")),
         status=EdgeModelStatus.model_validate(raw.get("status") or {}),
-        deleting="deletionTimestamp" in metadata,
+        deleting=is_deleting(raw),
         has_finalizer=FINALIZER in (metadata.get("finalizers") or ()),
     )
+
+
+def is_deleting(raw: Raw) -> bool:
+    """Tell whether somebody deleted the object, which waits for its finalizers."""
+    return "deletionTimestamp" in raw["metadata"]
+
+
+def decode_departing(raw: Raw) -> Model:
+    """Read a model that is being deleted and whose spec or status this version cannot read.
+
+    What the spec said does not matter any more: labels and objects of ours are found by the model's key, and
+    its images stay in their registry, as by default.
+    """
+    metadata = raw["metadata"]
+    return Model(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        generation=metadata.get("generation", 0),
+        spec=_NOTHING,
+        deleting=True,
+        has_finalizer=FINALIZER in (metadata.get("finalizers") or ()),
+    )
+
+
+_NOTHING = EdgeModelSpec.model_validate(
+    {
+        "model": {
+            "format": "ONNX",
+            "version": "none",
+            "source": {"configMap": {"name": "none", "key": "none"}},
+        },
+        "image": {"repository": "registry.invalid/none"},
+        "targets": [{"accelerator": "cpu"}],
+    }
+)
 
 
 def decode_node(raw: Raw) -> Node:

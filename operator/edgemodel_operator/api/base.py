@@ -28,6 +28,12 @@ class Schema(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
+class Observed(Schema):
+    """A type of a status. What a newer version of the operator wrote besides is left out, not refused."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
 def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
     """Give the schema extension for CEL rules, each a pair of rule and the sentence shown when it fails.
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from edgemodel_operator.api.base import Schema
+from edgemodel_operator.api.base import Observed, Schema
 from edgemodel_operator.api.names import CONDITION_MESSAGE_LIMIT
 
 
@@ -35,7 +35,7 @@ class ConditionStatus(StrEnum):
     UNKNOWN = "Unknown"
 
 
-class Condition(Schema):
+class Condition(Observed):
     """One observation about an object, as the Kubernetes API conventions define it."""
 
     type: Annotated[str, Field(max_length=316)]

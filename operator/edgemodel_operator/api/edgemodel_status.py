@@ -7,14 +7,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from edgemodel_operator.api.base import Schema, list_map
+from edgemodel_operator.api.base import Observed, list_map
 from edgemodel_operator.api.conditions import Condition
 
 Text = Annotated[str, Field(max_length=512)]
 Name = Annotated[str, Field(max_length=253)]
 
 
-class RevisionTarget(Schema):
+class RevisionTarget(Observed):
     """One rung of the ladder as a revision fixed it: all that its pods need of an AcceleratorClass."""
 
     accelerator: Name
@@ -35,7 +35,7 @@ class RevisionTarget(Schema):
     """Environment variables of the pods."""
 
 
-class Revision(Schema):
+class Revision(Observed):
     """Everything that decides what a pod of the model is; its hash is its name."""
 
     name: Name
@@ -70,7 +70,7 @@ class NodeState(StrEnum):
     FAILED = "Failed"
 
 
-class NodeReport(Schema):
+class NodeReport(Observed):
     """A matching node that is not fine, and why."""
 
     name: Name
@@ -83,7 +83,7 @@ class NodeReport(Schema):
     """One sentence."""
 
 
-class NodeCounts(Schema):
+class NodeCounts(Observed):
     """How many matching nodes are in which state."""
 
     total: int = 0
@@ -104,7 +104,7 @@ class NodeCounts(Schema):
     """Ready and total, for `kubectl get`."""
 
 
-class TargetCount(Schema):
+class TargetCount(Observed):
     """How many matching nodes take one target of the ladder."""
 
     accelerator: Name
@@ -113,7 +113,7 @@ class TargetCount(Schema):
     """How many nodes take it."""
 
 
-class FailedNode(Schema):
+class FailedNode(Observed):
     """A node that counts against `maxFailures`."""
 
     name: Name
@@ -124,7 +124,7 @@ class FailedNode(Schema):
     """One sentence: the evidence."""
 
 
-class RolloutStatus(Schema):
+class RolloutStatus(Observed):
     """The rollout of the target revision; written before the first node is touched."""
 
     revision: Name
@@ -145,7 +145,7 @@ class RolloutStatus(Schema):
     """The nodes that count against `maxFailures`."""
 
 
-class Quarantine(Schema):
+class Quarantine(Observed):
     """A revision that failed: it is never rolled out again."""
 
     revision: Name
@@ -160,7 +160,7 @@ class Quarantine(Schema):
     """When (RFC 3339)."""
 
 
-class VariantImage(Schema):
+class VariantImage(Observed):
     """The image index built for one runtime variant."""
 
     variant: Name
@@ -173,7 +173,7 @@ class VariantImage(Schema):
     """The platforms that it holds."""
 
 
-class ModelFile(Schema):
+class ModelFile(Observed):
     """A file as it came from its source."""
 
     name: Text
@@ -184,7 +184,7 @@ class ModelFile(Schema):
     """Its size (bytes)."""
 
 
-class ModelTensor(Schema):
+class ModelTensor(Observed):
     """An input or output of the model."""
 
     name: Text
@@ -195,7 +195,7 @@ class ModelTensor(Schema):
     """Its dimensions: numbers, names of dimensions that vary, or `-1`."""
 
 
-class OperatorSet(Schema):
+class OperatorSet(Observed):
     """A set of operators that the model is written in."""
 
     domain: Name
@@ -204,7 +204,7 @@ class OperatorSet(Schema):
     """Its version."""
 
 
-class ModelReport(Schema):
+class ModelReport(Observed):
     """What the operator knows of the model's files."""
 
     source_key: Name = ""
@@ -231,7 +231,7 @@ class ModelReport(Schema):
     of one, where the shapes tell."""
 
 
-class EdgeModelStatus(Schema):
+class EdgeModelStatus(Observed):
     """What the operator observed."""
 
     observed_generation: int = 0

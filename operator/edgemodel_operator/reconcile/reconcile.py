@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from edgemodel_operator.adapters.decode import decode_model
+from edgemodel_operator.adapters.decode import decode_departing, decode_model, is_deleting
 from edgemodel_operator.api.conditions import ConditionStatus, ConditionType, Finding, merge_conditions
 from edgemodel_operator.api.edgemodel_status import EdgeModelStatus
 from edgemodel_operator.core.plan import Plan, make_plan
@@ -40,8 +40,10 @@ async def reconcile(key: Key, ports: Ports, supplies: Supplies) -> Outcome:
     try:
         model = decode_model(raw)
     except ValidationError as error:
-        await _report_invalid(raw, error, ports)
-        return Blocked()
+        if not is_deleting(raw):
+            await _report_invalid(raw, error, ports)
+            return Blocked()
+        model = decode_departing(raw)
     world = await gather(model, ports, supplies)
     plan = make_plan(world)
     await execute(plan, world, raw, ports, supplies)

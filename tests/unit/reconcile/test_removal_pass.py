@@ -225,3 +225,18 @@ async def test_a_failure_is_told_by_one_condition_and_one_event(cluster: FakeClu
     found = {item.type: item.reason for item in cluster.status.conditions}
     assert found["RegistryClean"] == "DeletionForbidden"
     assert cluster.events.count("DeletionForbidden") == 1
+
+
+async def test_a_deleted_model_goes_though_nobody_can_read_it(cluster: FakeCluster) -> None:
+    """An older operator, or a stricter one, meets a spec that it does not know."""
+    cluster.spec, cluster.deleted = {**spec(policy="Delete"), "ofALaterVersion": 1}, True
+    operator = Operator(cluster)
+    await operator.run_pass()
+    assert cluster.finalizers == []
+    assert operator.registry.removed == []
+
+
+async def test_a_status_of_a_newer_version_is_read_as_far_as_it_is_known(cluster: FakeCluster) -> None:
+    known = cluster.status.to_raw()
+    newer = {**known, "ofALaterVersion": 1, "retainedImages": [{**known["retainedImages"][0], "more": 1}]}
+    assert EdgeModelStatus.model_validate(newer).retained_images == IMAGES[:1]
