@@ -189,6 +189,7 @@ class Operator:
             clock=now,
             wake=wake,
             concurrency=settings.max_concurrent_builds,
+            job_concurrency=settings.builds.max_concurrent_jobs,
         )
         return ports, supplies
 

@@ -160,6 +160,8 @@ class BuildSettings(Schema):
     """Room on the node's disk for the files of one Job, as a Kubernetes quantity."""
     timeout_seconds: Annotated[int, Field(ge=60)] = 3600
     """How long a build may take, waiting for a node included."""
+    max_concurrent_jobs: Annotated[int, Field(ge=1, le=64)] = 4
+    """How many builds in Jobs run at once; they take no place of those in the operator."""
     finished_seconds: Annotated[int, Field(ge=60)] = 3600
     """How long a finished Job is kept, for reading its log."""
 

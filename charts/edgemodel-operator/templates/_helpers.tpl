@@ -148,6 +148,7 @@ resources:
 nodeSelector: {{ $builds.nodeSelector | default dict | toJson }}
 workSizeLimit: {{ $builds.workSizeLimit }}
 timeoutSeconds: {{ int64 $builds.timeoutSeconds }}
+maxConcurrentJobs: {{ $builds.maxConcurrentJobs }}
 finishedSeconds: {{ int64 $builds.finishedSeconds }}
 {{- with $builds.buildah }}
 buildah:

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from edgemodel_operator.adapters.kube import KubeError
 from edgemodel_operator.api.image import Builder
 from edgemodel_operator.build.failures import BuildError, Reason, fail
-from edgemodel_operator.build.jobs.plan import LABEL_STEP, JobPlan, job_labels, plan_job, plan_runtime_jobs
+from edgemodel_operator.build.jobs.plan import (
+    LABEL_STEP,
+    JobPlan,
+    has_jobs,
+    job_labels,
+    plan_job,
+    plan_runtime_jobs,
+)
 from edgemodel_operator.build.jobs.runner import JobRunner
 from edgemodel_operator.build.request import BuildRequest, BuildResult
 from edgemodel_operator.build.supplier import (
@@ -36,6 +43,10 @@ class PlacedBuilder:
     def build_key(self, job: SupplyJob) -> str:
         """Give the hash of everything that decides the bytes of the image."""
         return self.worker.build_key(job)
+
+    def has_jobs(self, job: SupplyJob) -> bool:
+        """Tell whether Jobs have a part in the build."""
+        return has_jobs(job, self.settings)
 
     async def build(self, job: SupplyJob, access: BuildAccess, on_progress: OnProgress) -> BuiltImage:
         """Make the image; raises SupplyError, and KubeError when the API cannot be asked."""

@@ -37,6 +37,10 @@ class WorkerBuilder:
         """Give the hash of everything that decides the bytes of the image."""
         return self.request(job, BuildAccess()).build_key
 
+    def has_jobs(self, job: SupplyJob) -> bool:
+        """Tell that no Job has a part in it."""
+        return False
+
     async def build(
         self,
         job: SupplyJob,

@@ -27,6 +27,10 @@ class Builder(Protocol):
         """Give the hash of everything that decides the bytes of the image."""
         ...
 
+    def has_jobs(self, job: SupplyJob) -> bool:
+        """Tell whether Jobs in the cluster have a part in the build: it may take long, and little of us."""
+        ...
+
     async def build(self, job: SupplyJob, access: BuildAccess, on_progress: OnProgress) -> BuiltImage:
         """Make the image; raises SupplyError."""
         ...

@@ -64,6 +64,7 @@ class Supplies:
         clock: Callable[[], datetime],
         wake: Wake,
         concurrency: int,
+        job_concurrency: int = 1,
     ) -> None:
         self._cluster = cluster
         self._builder = builder
@@ -71,7 +72,8 @@ class Supplies:
         self._metrics = metrics
         self._clock = clock
         self._wake = wake
-        self._gate = FairGate(concurrency)
+        # A build that waits for a Job takes hardly anything of us: it must not hold up those that run here.
+        self._here, self._in_jobs = FairGate(concurrency), FairGate(job_concurrency)
         self._runs: dict[tuple[str, str, str], _Run] = {}
 
     def build_key(self, job: SupplyJob) -> str:
@@ -121,7 +123,8 @@ class Supplies:
 
     async def _run(self, run: _Run) -> None:
         try:
-            async with self._gate.hold(run.job.namespace):
+            gate = self._in_jobs if self._builder.has_jobs(run.job) else self._here
+            async with gate.hold(run.job.namespace):
                 await self._supply(run)
         except SupplyError as error:
             self._fail(run, error)

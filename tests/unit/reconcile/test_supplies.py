@@ -50,6 +50,9 @@ class Builder:
     def build_key(self, job: SupplyJob) -> str:
         return job.model.version
 
+    def has_jobs(self, job: SupplyJob) -> bool:
+        return job.variant == "in-a-job"
+
     async def build(
         self,
         job: SupplyJob,
@@ -195,6 +198,19 @@ async def test_no_more_builds_run_at_once_than_allowed() -> None:
     for job in jobs:
         await bench.until(SupplyStage.SIGNED, job)
     assert bench.builder.builds == 3
+
+
+async def test_a_build_in_a_job_holds_up_none_that_runs_here() -> None:
+    bench = Bench()
+    slow = replace(JOB, variant="in-a-job", model=make_model("slow").build().model)
+    bench.supplies.start(slow)
+    bench.supplies.start(JOB)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert bench.builder.builds == 2
+    bench.builder.finish.set()
+    await bench.until(SupplyStage.SIGNED, slow)
+    await bench.until(SupplyStage.SIGNED)
 
 
 async def test_what_was_signed_before_is_not_built() -> None:

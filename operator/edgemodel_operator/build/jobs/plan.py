@@ -153,8 +153,21 @@ def _source_secrets(job: SupplyJob) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(dict.fromkeys(logins)), tuple(dict.fromkeys(others))
 
 
+def has_jobs(job: SupplyJob, settings: BuildSettings) -> bool:
+    """Tell whether Jobs have a part in a build."""
+    return (
+        _needs_job(job)
+        or job.image.builder is Builder.BUILDAH
+        or (settings.mode is BuildMode.JOB and job.image.builder is not Builder.DOCKER)
+    )
+
+
+def _needs_job(job: SupplyJob) -> bool:
+    return job.model.convert is not None or job.model.source.pvc is not None
+
+
 def _image(job: SupplyJob, settings: BuildSettings) -> str | None:
-    needs_job = job.model.convert is not None or job.model.source.pvc is not None
+    needs_job = _needs_job(job)
     if job.image.builder is Builder.DOCKER:
         if not needs_job:
             return None
