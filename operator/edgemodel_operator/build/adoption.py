@@ -4,7 +4,8 @@ Who may create pods or enter them there can have any image pushed and named as t
 again from its own parts:
 
 1. The index is read by the digest that was answered; it names the build key that the request has.
-2. Every image of a platform has the layers of the published runtime below, and the same layers on top.
+2. Every image of a platform has the layers of the published runtime below, or of the one that a Dockerfile
+   made, and the same layers on top.
 3. Each layer on top is opened as an untrusted archive, holds plain files in the model's folder alone, and
    written again from them gives the same blob: no reader can see in it what we did not.
 4. Grafting those layers again gives the very digest.
@@ -29,6 +30,7 @@ from edgemodel_operator.build.failures import Reason, Step, fail
 from edgemodel_operator.build.graft import Runtime, graft_image
 from edgemodel_operator.build.layers import WrittenLayer
 from edgemodel_operator.build.layout import COMPRESSORS, ModelFacts
+from edgemodel_operator.build.made_runtime import read_made_runtimes
 from edgemodel_operator.build.origin.attach import attach_origin, origin_of
 from edgemodel_operator.build.parts import MANIFEST_NAME
 from edgemodel_operator.build.publish import Destination
@@ -103,7 +105,12 @@ class _Adoption:
             raise _Forged("Its index speaks of another build.")
         # (2) The layers of the runtime, and those on top.
         platforms = tuple(platform.value for platform in self.request.image.platforms)
-        runtime = await read_runtime(self.store, runtime_name, platforms)
+        made = self.request.made_runtimes
+        runtime = (
+            await read_made_runtimes(self.store, made)
+            if made
+            else await read_runtime(self.store, runtime_name, platforms)
+        )
         tops = {await self._top_of(target, index, child) for child in runtime}
         if len(tops) != 1 or len(index.manifests) != len(runtime):
             raise _Forged("Its platforms do not share the layers of the model.")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgemodel_operator.adapters.kube import KubeError
-from edgemodel_operator.api.image import Builder
 from edgemodel_operator.build.failures import BuildError, Reason, fail
 from edgemodel_operator.build.jobs.plan import (
     LABEL_STEP,
@@ -65,8 +64,7 @@ class PlacedBuilder:
                     plan_job(job, request.model_copy(update={"made_runtimes": made}), self.settings) or plan
                 )
             result = await self._run(plan, request, on_progress)
-            if job.image.builder is Builder.GRAFT:
-                await self.worker.adopt(job, access, result)
+            await self.worker.adopt(job, access, result, made)
         return built_image(result)
 
     async def _make_runtimes(

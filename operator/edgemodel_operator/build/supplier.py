@@ -54,13 +54,20 @@ class WorkerBuilder:
             result = await run_build(request, on_progress=progress_to(on_progress))
         return built_image(result)
 
-    async def adopt(self, job: SupplyJob, access: BuildAccess, answer: BuildResult) -> None:
+    async def adopt(
+        self,
+        job: SupplyJob,
+        access: BuildAccess,
+        answer: BuildResult,
+        made_runtimes: tuple[str, ...] = (),
+    ) -> None:
         """Prove that the image which a Job answered with is the one that it was asked for.
 
         Raises BuildError.
         """
         adoption = Adoption(index_digest=answer.index_digest, fetched=answer.report.files)
-        await run_build(self.request(job, access).model_copy(update={"adoption": adoption}))
+        given = {"adoption": adoption, "made_runtimes": made_runtimes}
+        await run_build(self.request(job, access).model_copy(update=given))
 
     def request(self, job: SupplyJob, access: BuildAccess) -> BuildRequest:
         """Give what the worker is asked; raises ValidationError."""
