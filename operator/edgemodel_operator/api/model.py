@@ -118,7 +118,10 @@ class ModelSpec(Schema):
                 ),
             ),
             (
-                "!has(self.convert) || self.convert.origin != 'TorchScript' || has(self.convert.inputs)",
+                (
+                    "!has(self.convert) || self.convert.origin != 'TorchScript' || "
+                    "(has(self.convert.inputs) && size(self.convert.inputs) > 0)"
+                ),
                 "a TorchScript module does not say what it takes: give `inputs` with datatype and shape",
             ),
             (
