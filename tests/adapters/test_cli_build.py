@@ -269,15 +269,28 @@ async def test_progress_is_one_line_for_each_step_where_there_is_no_terminal(
     assert quiet.err == ""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "in_background"),
+    [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)],
+)
 async def test_an_interrupted_build_leaves_nothing_behind(
-    server: SourceServer, common: tuple[str, ...], tmp_path: Path, number: signal.Signals
+    server: SourceServer,
+    common: tuple[str, ...],
+    tmp_path: Path,
+    number: signal.Signals,
+    in_background: bool,
 ) -> None:
     server.answer(hang)
     folder, temporary = tmp_path / "images", tmp_path / "temporary"
     temporary.mkdir()
     process = await start_edgemodel(
-        *common, "-o", f"oci:{folder}", "--progress", "plain", env={"TMPDIR": str(temporary)}
+        *common,
+        "-o",
+        f"oci:{folder}",
+        "--progress",
+        "plain",
+        env={"TMPDIR": str(temporary)},
+        in_background=in_background,
     )
     await said(process, "Download")
     process.send_signal(number)

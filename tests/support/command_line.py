@@ -27,10 +27,12 @@ class Ended:
 
 
 async def start_edgemodel(
-    *arguments: str, env: Mapping[str, str] | None = None
+    *arguments: str, env: Mapping[str, str] | None = None, in_background: bool = False
 ) -> asyncio.subprocess.Process:
-    """Start a command in a process group of its own, as a shell does."""
+    """Start a command in a process group of its own, as a shell does; in the background SIGINT is ignored."""
     return await asyncio.create_subprocess_exec(
+        "env",
+        "--ignore-signal=INT" if in_background else "--default-signal=INT",
         sys.executable,
         "-m",
         "edgemodel_operator",

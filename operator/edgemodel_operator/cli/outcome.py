@@ -75,13 +75,31 @@ def told(*, as_json: bool) -> Iterator[None]:
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run to the end; SIGINT and SIGTERM cancel the work, wait until it has cleaned up, and interrupt."""
-    # asyncio.run turns SIGINT into a cancellation; SIGTERM takes the same way.
-    before = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    """Run to the end; SIGINT and SIGTERM cancel the work, wait until it has cleaned up, and interrupt.
+
+    A shell that starts programs in the background has them ignore SIGINT: then that stays so.
+    """
+    stopped = False
+
+    async def stoppable() -> Result:
+        task = asyncio.ensure_future(work)
+
+        def stop() -> None:
+            nonlocal stopped
+            stopped = True
+            task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                asyncio.get_running_loop().add_signal_handler(number, stop)
+        return await task
+
     try:
-        return asyncio.run(work)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        return asyncio.run(stoppable())
+    except asyncio.CancelledError:
+        if stopped:
+            raise KeyboardInterrupt from None
+        raise
 
 
 def _retry(retryable: bool) -> Exit:
