@@ -19,6 +19,9 @@ from edgemodel_operator.build.inspection import inspect_model
 from edgemodel_operator.build.sources.fetched import SourceFile
 from support.converters import PROJECT, make_environment, make_models
 
+# The first run on a machine fetches and packs what is tried here.
+pytestmark = pytest.mark.timeout(1800)
+
 PICTURES = {"name": "x", "datatype": "FP32", "shape": [-1, 3, 16, 16]}
 TORCHSCRIPT = {"origin": "TorchScript", "inputs": [PICTURES]}
 

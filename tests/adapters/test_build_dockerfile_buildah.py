@@ -41,6 +41,9 @@ from edgemodel_operator.oci.compression import ZSTD
 from edgemodel_operator.oci.image_layout import LayoutStore, parse_location
 from edgemodel_operator.settings import BuildahSettings
 
+# The first run on a machine fetches and packs what is tried here.
+pytestmark = pytest.mark.timeout(1800)
+
 async def main(arguments):
     store, reference, folder = LayoutStore(), parse_location("oci:/volume/runtime:1"), Path("/volume/context")
     runtime = PublishedRuntime(store, reference, await read_runtime(store, reference, []))

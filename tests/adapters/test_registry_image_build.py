@@ -24,6 +24,9 @@ from support.formats import make_files
 from support.registry import RegistryServer
 from support.rootfs import unpack_layers
 
+# The first run on a machine fetches and packs what is tried here.
+pytestmark = pytest.mark.timeout(1800)
+
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
 RUNTIME = "runtime-onnxruntime-cpu"
 

@@ -21,6 +21,9 @@ from support.images import push_index
 from support.origin import PACKAGES, push_runtime
 from support.registry import RegistryServer
 
+# The first run on a machine fetches and packs what is tried here.
+pytestmark = pytest.mark.timeout(1800)
+
 RECIPE = """
 title = "A variant"
 repository = "runtime-thing"

@@ -20,7 +20,8 @@ from demo.site import ROOT, Site, condition, is_true
 from demo.story import Story
 from support.converters import make_environment, make_models
 
-pytestmark = pytest.mark.needs("pods", "registry", "cut")
+# The first run on a machine fetches and packs the exporters.
+pytestmark = [pytest.mark.needs("pods", "registry", "cut"), pytest.mark.timeout(1800)]
 
 Json = dict[str, Any]
 NAMESPACE = "build-dockerfiles"
