@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemodel_operator.api.model import Conversion, Origin
+from edgemodel_operator.build.asking import Asked, Program
 from edgemodel_operator.build.environment import child_environment
 from edgemodel_operator.build.failures import BuildError, Reason, fail
 from edgemodel_operator.build.sources.fetched import SourceFile
@@ -99,41 +99,22 @@ def _describe(folder: Path, name: str) -> SourceFile:
 
 
 async def _ask(python: str, request: bytes, home: Path, origin: Origin) -> dict[str, Any]:
-    process = await asyncio.create_subprocess_exec(
-        python,
-        *("-m", _PROGRAM, str(os.getpid())),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env=_environment(home),
-    )
-    if process.stdin is None or process.stdout is None:
-        raise ValueError("the process was started with pipes")
+    program = Program(_PROGRAM, _environment(home), _TIMEOUT_SECONDS, _MAX_ANSWER_BYTES, python)
     try:
-        async with asyncio.timeout(_TIMEOUT_SECONDS):
-            with suppress(BrokenPipeError, ConnectionResetError):
-                process.stdin.write(request)
-                await process.stdin.drain()
-            process.stdin.close()
-            output = await process.stdout.read(_MAX_ANSWER_BYTES)
-            return _parse(output, await process.wait(), origin)
+        return _parse(await program.ask(request), origin)
     except TimeoutError as error:
         raise fail(
             Reason.CONVERSION_FAILED, f"The conversion took more than {_TIMEOUT_SECONDS:g} seconds."
         ) from error
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
 
 
-def _parse(output: bytes, code: int, origin: Origin) -> dict[str, Any]:
+def _parse(asked: Asked, origin: Origin) -> dict[str, Any]:
     try:
-        answer: dict[str, Any] = json.loads(output)
+        answer: dict[str, Any] = json.loads(asked.output)
     except ValueError as error:
-        why = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
         raise fail(
-            Reason.CONVERSION_FAILED, f"The {origin.value} model cannot be converted: its exporter {why}."
+            Reason.CONVERSION_FAILED,
+            f"The {origin.value} model cannot be converted: its exporter {asked.ending}.",
         ) from error
     return answer
 

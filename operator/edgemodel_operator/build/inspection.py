@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import posixpath
-import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from edgemodel_operator.api.edgemodel_status import ModelReport
 from edgemodel_operator.api.model import ModelFormat
+from edgemodel_operator.build.asking import Asked, Program
 from edgemodel_operator.build.environment import child_environment
 from edgemodel_operator.build.failures import Reason, fail
 
@@ -47,13 +44,13 @@ async def inspect_model(model_format: ModelFormat, skeleton: Path, files: Sequen
             Reason.INVALID_MODEL, f"The model's file is no plain file: {skeleton.name} is a link or a folder."
         )
     request = {"format": model_format.value, "skeleton": str(skeleton), "sizes": _sizes(files)}
-    code, output = await _run(json.dumps(request).encode())
+    asked = await _run(json.dumps(request).encode())
     try:
-        answer = json.loads(output)
+        answer = json.loads(asked.output)
     except ValueError as error:
-        why = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
         raise fail(
-            Reason.INVALID_MODEL, f"The file is no {model_format} model that can be read: its reader {why}."
+            Reason.INVALID_MODEL,
+            f"The file is no {model_format} model that can be read: its reader {asked.ending}.",
         ) from error
     if answer["ok"] is not True:
         raise fail(
@@ -69,40 +66,11 @@ def _sizes(files: Sequence[NamedFile]) -> dict[str, int]:
     return {posixpath.relpath(file.name, folder or "."): file.size for file in files}
 
 
-async def _run(request: bytes) -> tuple[int, bytes]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        _PROGRAM,
-        str(os.getpid()),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env=child_environment(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1"),
-    )
-    if process.stdin is None or process.stdout is None:
-        raise ValueError("the process was started with pipes")
+async def _run(request: bytes) -> Asked:
+    environment = child_environment(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
     try:
-        async with asyncio.timeout(_TIMEOUT_SECONDS):
-            with suppress(BrokenPipeError, ConnectionResetError):
-                process.stdin.write(request)
-                await process.stdin.drain()
-            process.stdin.close()
-            output = await _read(process.stdout)
-            return await process.wait(), output
+        return await Program(_PROGRAM, environment, _TIMEOUT_SECONDS, _MAX_ANSWER_BYTES).ask(request)
     except TimeoutError as error:
         raise fail(
             Reason.INVALID_MODEL, f"Reading the model took more than {_TIMEOUT_SECONDS:g} seconds."
         ) from error
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-
-
-async def _read(stream: asyncio.StreamReader) -> bytes:
-    """Read up to the end, or to the most that an answer may have."""
-    output = bytearray()
-    while len(output) < _MAX_ANSWER_BYTES and (chunk := await stream.read(_MAX_ANSWER_BYTES)):
-        output += chunk
-    return bytes(output)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import shutil
-import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from edgemodel_operator.api.image import Sharding
 from edgemodel_operator.api.model import ModelFormat
+from edgemodel_operator.build.asking import Program
 from edgemodel_operator.build.environment import child_environment
 from edgemodel_operator.build.failures import Reason, fail
 from edgemodel_operator.build.parts import ModelParts
@@ -123,26 +122,14 @@ def _write(parts: ModelParts, folder: Path) -> None:
 
 
 async def _ask(request: bytes) -> Comparison:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        _PROGRAM,
-        str(os.getpid()),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env=child_environment(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", ORT_DISABLE_TELEMETRY="1"),
-    )
+    environment = child_environment(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", ORT_DISABLE_TELEMETRY="1")
+    program = Program(_PROGRAM, environment, _TIMEOUT_SECONDS, _MAX_ANSWER_BYTES)
     try:
-        async with asyncio.timeout(_TIMEOUT_SECONDS):
-            output, _ = await process.communicate(request)
-        answer = json.loads(output[:_MAX_ANSWER_BYTES])
-        return Comparison(Verdict(answer["verdict"]), answer["why"])
+        asked = await program.ask(request)
     except TimeoutError:
         return Comparison(Verdict.UNKNOWN, f"Running it took more than {_TIMEOUT_SECONDS:g} seconds.")
+    try:
+        answer = json.loads(asked.output)
+        return Comparison(Verdict(answer["verdict"]), answer["why"])
     except (ValueError, KeyError):
-        return Comparison(Verdict.UNKNOWN, f"The process that ran it ended with status {process.returncode}.")
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        return Comparison(Verdict.UNKNOWN, f"The process that ran it ended with status {asked.code}.")
