@@ -68,9 +68,7 @@ ANNOTATIONS = {BUILD_KEY: BUILD, MODEL_REPORT: write_report(REPORT)}
 async def test_what_we_signed_is_found_with_all_that_is_known_of_it(shelf: Shelf, image: PushedImage) -> None:
     name = await shelf.put(image, ANNOTATIONS)
     found = await shelf.find()
-    assert found == BuiltImage(
-        name, ("linux/amd64", "linux/arm64"), reused=True, build_key=BUILD, report=REPORT
-    )
+    assert found == BuiltImage(name, ("linux/amd64", "linux/arm64"), build_key=BUILD, report=REPORT)
 
 
 @pytest.mark.parametrize("key", [None, STRANGER])

@@ -46,7 +46,7 @@ async def find_signed(
     if not all(complete):
         return None
     platforms = tuple(sorted(str(child.platform) for child in index.manifests))
-    return BuiltImage(str(image), platforms, reused=True, build_key=build_key, report=report)
+    return BuiltImage(str(image), platforms, build_key=build_key, report=report)
 
 
 @dataclass(frozen=True)

@@ -104,9 +104,7 @@ def progress_to(on_progress: OnProgress) -> Callable[[Progress], None]:
 
 def built_image(result: BuildResult) -> BuiltImage:
     """Give the result of a build as the reconcile knows it."""
-    return BuiltImage(
-        result.image, result.platforms, reused=False, build_key=result.build_key, report=result.report
-    )
+    return BuiltImage(result.image, result.platforms, build_key=result.build_key, report=result.report)
 
 
 @contextmanager

@@ -88,8 +88,6 @@ class BuiltImage:
     image: str
     """`name@sha256:…` of the index."""
     platforms: tuple[str, ...]
-    reused: bool
-    """Whether it existed before under its build key."""
     build_key: str
     """The hash of everything that decided its bytes."""
     report: ModelReport

@@ -35,7 +35,7 @@ JOB = SupplyJob(
 )
 
 
-BUILT = BuiltImage(IMAGE, ("linux/amd64",), reused=False, build_key="1", report=REPORT)
+BUILT = BuiltImage(IMAGE, ("linux/amd64",), build_key="1", report=REPORT)
 
 
 @dataclass
@@ -216,7 +216,7 @@ async def test_a_build_in_a_job_holds_up_none_that_runs_here() -> None:
 async def test_what_was_signed_before_is_not_built() -> None:
     """Another site, or we before a restart, built and signed the same."""
     bench = Bench()
-    bench.signer.there = replace(BUILT, reused=True, report=replace_files(REPORT, ()))
+    bench.signer.there = replace(BUILT, report=replace_files(REPORT, ()))
     bench.supplies.start(JOB)
     state = await bench.until(SupplyStage.SIGNED)
     assert (bench.builder.builds, bench.signer.sought) == (0, ["1"])
