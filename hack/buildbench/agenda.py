@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from buildbench.runtime_images import (
 )
 from buildbench.samples import Samples
 from buildbench.wire import Counter
-from cluster.kernel import enable_arm64
+from cluster.kernel import arm64_programs
 from cluster.progress import Progress
 
 _NAME = "nsfw"
@@ -61,6 +62,7 @@ class Agenda:
 
     def __init__(self, site: Site, choice: Choice, samples: Samples) -> None:
         self._site, self._choice, self._samples = site, choice, samples
+        self._ends = ExitStack()
 
     def run(self) -> None:
         """Measure everything that was chosen. Raises BenchError when our own build cannot be measured."""
@@ -77,8 +79,7 @@ class Agenda:
                 if name in self._choice.scenarios:
                     measure()
         finally:
-            if "_buildah" in self.__dict__:
-                self._buildah.end()
+            self._ends.close()
 
     @cached_property
     def _published(self) -> Published:
@@ -92,13 +93,14 @@ class Agenda:
     @cached_property
     def _buildah(self) -> Buildah:
         buildah = Buildah(self._site.folder / "buildah", self._site.registry.host)
+        self._ends.callback(buildah.end)
         with self._site.progress.step("give buildah its images and files"):
             buildah.prepare()
             buildah.pull(self._published.base_tag)
             buildah.pull(self._published.runtime_tag)
             unpack_runtime(buildah.context)
             if "run" in self._choice.contenders:
-                enable_arm64()
+                self._ends.enter_context(arm64_programs())
                 download_wheels(buildah.context)
         return buildah
 

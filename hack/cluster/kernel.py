@@ -7,7 +7,8 @@ empty folders that a node's mount namespace covers with its own.
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def change_kernel() -> None:
             "boot": boot_id(),
             "sysctls": {name: _sysctl(name).read_text(encoding="ascii").strip() for name in _SYSCTLS},
             "binfmt_mounted": _binfmt_is_mounted(),
+            "arm64_enabled": _runs_arm64(),
             "made_folders": _missing_folders(),
         }
         STATE.mkdir(parents=True, exist_ok=True)
@@ -70,8 +72,8 @@ def restore_kernel() -> None:
     if record["boot"] == boot_id():
         for name, value in record["sysctls"].items():
             _sysctl(name).write_text(value, encoding="ascii")
-        with suppress(OSError):
-            (_BINFMT / _HANDLER).write_text("-1", encoding="ascii")
+        if not record.get("arm64_enabled", False):
+            disable_arm64()
         if not record["binfmt_mounted"] and _binfmt_is_mounted():
             try_run(["umount", str(_BINFMT)])
     for folder in record["made_folders"]:
@@ -80,11 +82,23 @@ def restore_kernel() -> None:
     _RECORD.unlink()
 
 
+@contextmanager
+def arm64_programs() -> Iterator[None]:
+    """Let the machine run arm64 programs for a while, and put it back to what it did before."""
+    could = _runs_arm64()
+    enable_arm64()
+    try:
+        yield
+    finally:
+        if not could:
+            disable_arm64()
+
+
 def enable_arm64() -> None:
     """Let the kernel run arm64 programs through qemu, also where no qemu is in sight (in containers)."""
     if not _binfmt_is_mounted():
         run(["mount", "-t", "binfmt_misc", "none", str(_BINFMT)])
-    if any((_BINFMT / name).exists() for name in (_HANDLER, "qemu-aarch64")):
+    if _runs_arm64():
         return
     # P: the program keeps its argv[0]. F: the interpreter is opened now, so containers need no copy of it.
     entry = f":{_HANDLER}:M::{_MAGIC}:{_MASK}:{_INTERPRETER}:PF"
@@ -92,6 +106,16 @@ def enable_arm64() -> None:
         (_BINFMT / "register").write_text(entry, encoding="ascii")
     except OSError as refused:
         raise CommandFailed(["binfmt_misc", entry], f"was refused by the kernel: {refused}", "") from None
+
+
+def disable_arm64() -> None:
+    """Take back what `enable_arm64` told the kernel. A handler of the machine's own stays."""
+    with suppress(OSError):
+        (_BINFMT / _HANDLER).write_text("-1", encoding="ascii")
+
+
+def _runs_arm64() -> bool:
+    return any((_BINFMT / name).exists() for name in (_HANDLER, "qemu-aarch64"))
 
 
 def _binfmt_is_mounted() -> bool:

@@ -17,7 +17,7 @@ import pytest
 
 from cluster import cgroups, local
 from cluster.backends.local import reason_against
-from cluster.kernel import COVERED_FOLDERS
+from cluster.kernel import COVERED_FOLDERS, arm64_programs
 from cluster.namespaces import CONTROL_PLANE, holder
 from cluster.places import CHECKOUT, LOGS, RUN, STATE
 from cluster.processes import Unit, pid_of
@@ -93,6 +93,15 @@ def test_a_cluster_whose_processes_are_all_killed_comes_up_again(untouched: dict
     local.up(1, QUIET)
     assert "Ready" in local.kubectl("get", "nodes")
     local.down(QUIET)
+    assert machine() == untouched
+
+
+def test_a_machine_that_ran_arm64_programs_before_runs_them_after(untouched: dict[str, object]) -> None:
+    with arm64_programs():
+        able = machine()
+        local.up(0, QUIET)
+        local.down(QUIET)
+        assert machine() == able
     assert machine() == untouched
 
 
