@@ -44,7 +44,7 @@ def trust_policy(registry: str, secret: str) -> Json:
         "metadata": {"name": "models"},
         "spec": {
             "images": [f"{registry}/models/**"],
-            "authorities": [{"name": "plant-a", "key": {"secretRef": {"name": secret}}}],
+            "authorities": [{"name": "plant-a", "keys": [{"secretRef": {"name": secret}}]}],
         },
     }
 

@@ -127,11 +127,11 @@ def new_key() -> LocalKey:
 
 def policy(name: str, glob: str, *keys: LocalKey, secret: str = "", mode: str = "Enforce") -> dict[str, Any]:
     authorities: list[dict[str, Any]] = [
-        {"name": f"key-{number}", "key": {"data": key.public_key.pem.decode()}}
+        {"name": f"key-{number}", "keys": [{"data": key.public_key.pem.decode()}]}
         for number, key in enumerate(keys)
     ]
     if secret:
-        authorities.append({"name": "from-secret", "key": {"secretRef": {"name": secret}}})
+        authorities.append({"name": "from-secret", "keys": [{"secretRef": {"name": secret}}]})
     spec = {"images": [glob], "authorities": authorities, "mode": mode}
     return {"metadata": {"name": name}, "spec": spec}
 

@@ -15,9 +15,15 @@ pytestmark = pytest.mark.needs("api")
 
 def authority(**key: Any) -> list[Json]:
     """Give a list of one authority with this key."""
-    return [{"name": "plant-a", "key": key}]
+    return [{"name": "plant-a", "keys": [key]}]
 
 
+IDENTITY = {
+    "issuer": "https://ci.plant-a.local",
+    "subject": "https://ci.plant-a.local/models/line@main",
+    "trustedRoot": {"name": "sigstore"},
+}
+ORIGIN = {"name": "origin", "predicateType": "https://slsa.dev/provenance/v1"}
 WEIGHTS = {"url": "https://models.plant-a.local/line.bin", "sha256": SHA256}
 PLAIN_WEIGHTS = {"url": "http://models.plant-a.local/line.bin", "sha256": SHA256}
 REFUSED: dict[str, tuple[str, str, Any, str]] = {
@@ -347,6 +353,47 @@ REFUSED: dict[str, tuple[str, str, Any, str]] = {
         authority(data=PEM.replace("PUBLIC", "PRIVATE")),
         "data must be a public key in PEM form",
     ),
+    "authority without key or identity": (
+        "TrustPolicy",
+        "authorities",
+        [{"name": "plant-a"}],
+        "say how the authority is known: either by `keys` or as `keyless` identity",
+    ),
+    "issuer given twice": (
+        "TrustPolicy",
+        "authorities",
+        [{"name": "ci", "keyless": IDENTITY | {"issuerRegExp": ".*"}}],
+        "name the issuer once: exactly in `issuer`, or as a pattern in `issuerRegExp`",
+    ),
+    "subject given twice": (
+        "TrustPolicy",
+        "authorities",
+        [{"name": "ci", "keyless": IDENTITY | {"subjectRegExp": ".*"}}],
+        "name the subject once: exactly in `subject`, or as a pattern in `subjectRegExp`",
+    ),
+    "threshold that nobody reaches": (
+        "TrustPolicy",
+        "threshold",
+        2,
+        "threshold asks for more authorities than the policy names: it could never hold",
+    ),
+    "attestation by a stranger": (
+        "TrustPolicy",
+        "attestations",
+        [ORIGIN | {"authorities": ["plant-b"]}],
+        "an attestation names an authority that is not among `authorities`",
+    ),
+    "attestation of no type": (
+        "TrustPolicy",
+        "attestations",
+        [ORIGIN | {"predicateType": "slsa"}],
+        "predicateType must be a URI, for example https://slsa.dev/provenance/v1",
+    ),
+    "exception of nothing": ("TrustException", "images", [], "name at least one image glob"),
+    "exception nowhere": ("TrustException", "namespaces", [], "say where it applies"),
+    "exception without end": ("TrustException", "expires", DELETE, "spec.expires: Required value"),
+    "exception that ends at no time": ("TrustException", "expires", "soon", "must be of type date-time"),
+    "exception without reason": ("TrustException", "reason", DELETE, "spec.reason: Required value"),
     "another mode": ("TrustPolicy", "mode", "Warn", 'supported values: "Enforce", "Audit"'),
 }
 

@@ -38,7 +38,13 @@ MINIMAL: dict[str, Json] = {
     },
     "TrustPolicy": {
         "images": ["registry.plant-a.local:5000/models/**"],
-        "authorities": [{"name": "plant-a", "key": {"data": PEM}}],
+        "authorities": [{"name": "plant-a", "keys": [{"data": PEM}]}],
+    },
+    "TrustException": {
+        "images": [f"{REPOSITORY}@sha256:{SHA256}"],
+        "namespaces": ["plant-a"],
+        "expires": "2027-01-31T00:00:00Z",
+        "reason": "the supplier signs it next week",
     },
 }
 

@@ -57,11 +57,15 @@ class AuthorityStore:
         usable: list[Authority] = []
         problems: list[str] = []
         for authority in policy.spec.authorities:
-            found = await self._key(authority.key)
-            if isinstance(found, str):
-                problems.append(f'the key of authority "{authority.name}" cannot be used: {found}')
-            else:
-                usable.append(Authority(authority.name, (found,)))
+            found = [await self._key(key) for key in authority.keys]
+            problems += [
+                f'a key of authority "{authority.name}" cannot be used: {one}'
+                for one in found
+                if isinstance(one, str)
+            ]
+            keys = tuple(one for one in found if not isinstance(one, str))
+            if keys:
+                usable.append(Authority(authority.name, keys))
         return Authorities(tuple(usable), tuple(problems))
 
     async def _key(self, key: trustpolicy.PublicKey) -> _Found:

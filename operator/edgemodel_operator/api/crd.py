@@ -13,6 +13,7 @@ from edgemodel_operator.api.acceleratorclass import AcceleratorClass
 from edgemodel_operator.api.base import Schema
 from edgemodel_operator.api.edgemodel import EdgeModel
 from edgemodel_operator.api.names import GROUP, VERSION
+from edgemodel_operator.api.trustexception import TrustException
 from edgemodel_operator.api.trustpolicy import TrustPolicy
 
 Json = dict[str, Any]
@@ -87,8 +88,28 @@ KINDS = (
         plural="trustpolicies",
         short_names=("tp",),
         namespaced=False,
+        has_status=True,
+        columns=(
+            Column("Mode", ".spec.mode"),
+            Column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
+            Column("Checked", ".status.checked", "integer"),
+            Column("Untrusted", ".status.untrusted", "integer"),
+            Column("Images", ".spec.images", priority=1),
+            AGE,
+        ),
+    ),
+    Kind(
+        type=TrustException,
+        plural="trustexceptions",
+        short_names=("te",),
+        namespaced=True,
         has_status=False,
-        columns=(Column("Mode", ".spec.mode"), Column("Images", ".spec.images"), AGE),
+        columns=(
+            Column("Images", ".spec.images"),
+            Column("Expires", ".spec.expires"),
+            Column("Reason", ".spec.reason"),
+            AGE,
+        ),
     ),
 )
 

@@ -54,7 +54,7 @@ class StatedVerdicts:
 
 
 def policy(name: str = "plant", **spec: Any) -> AnyPolicy:
-    authorities = [{"name": "plant", "key": {"data": PEM}}]
+    authorities = [{"name": "plant", "keys": [{"data": PEM}]}]
     spec = {"images": [f"{HOST}/models/*"], "authorities": authorities} | spec
     return parse_policy({"metadata": {"name": name}, "spec": spec})
 
@@ -161,10 +161,10 @@ async def test_5_every_policy_is_asked_and_every_image_once() -> None:
 
 
 async def test_5_a_policy_that_is_not_understood_admits_nothing() -> None:
-    judge, _ = judge_with(policy(), policy("newer", threshold=2))
+    judge, _ = judge_with(policy(), policy("newer", quorum=2))
     decision = await judge.decide(review(GOOD))
     assert not decision.allowed
-    assert 'TrustPolicy "newer": the policy itself cannot be understood (spec.threshold' in decision.message
+    assert 'TrustPolicy "newer": the policy itself cannot be understood (spec.quorum' in decision.message
 
 
 async def test_6_what_cannot_be_verified_is_refused_as_an_error() -> None:

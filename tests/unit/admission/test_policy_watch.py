@@ -18,7 +18,7 @@ PEM = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
 
 
 def raw(name: str, **spec: Any) -> dict[str, Any]:
-    authorities = [{"name": "plant", "key": {"data": PEM}}]
+    authorities = [{"name": "plant", "keys": [{"data": PEM}]}]
     return {"metadata": {"name": name}, "spec": {"images": ["**"], "authorities": authorities} | spec}
 
 

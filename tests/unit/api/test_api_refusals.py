@@ -13,6 +13,7 @@ from edgemodel_operator.api.acceleratorclass import AcceleratorClass
 from edgemodel_operator.api.base import Schema
 from edgemodel_operator.api.crd import KINDS, crd_document
 from edgemodel_operator.api.edgemodel import EdgeModel
+from edgemodel_operator.api.trustexception import TrustException
 from edgemodel_operator.api.trustpolicy import TrustPolicy
 from support.builders import make_model
 
@@ -26,10 +27,29 @@ CLASS: Json = {"spec": {"runtimes": [RUNTIME], "sharing": "Shared"}}
 POLICY: Json = {
     "spec": {
         "images": ["registry.example.com/**"],
-        "authorities": [{"name": "plant", "key": {"data": PEM}}],
+        "authorities": [{"name": "plant", "keys": [{"data": PEM}]}],
     }
 }
-VALID: dict[type[Schema], Json] = {EdgeModel: MODEL, AcceleratorClass: CLASS, TrustPolicy: POLICY}
+EXCEPTION: Json = {
+    "spec": {
+        "images": ["registry.example.com/line@sha256:" + "0" * 64],
+        "namespaces": ["plant-a"],
+        "expires": "2027-01-31T00:00:00Z",
+        "reason": "the supplier signs it next week",
+    }
+}
+VALID: dict[type[Schema], Json] = {
+    EdgeModel: MODEL,
+    AcceleratorClass: CLASS,
+    TrustPolicy: POLICY,
+    TrustException: EXCEPTION,
+}
+IDENTITY = {
+    "issuer": "https://ci.plant-a.local",
+    "subject": "https://ci.plant-a.local/models/line@main",
+    "trustedRoot": {"name": "sigstore"},
+}
+ORIGIN = {"name": "origin", "predicateType": "https://slsa.dev/provenance/v1"}
 
 HTTP = "spec.model.source.http"
 OCI = {"oci": {"reference": "registry.example.com/models/line:1", "sha256": "0" * 64}}
@@ -104,14 +124,43 @@ REFUSED: tuple[tuple[type[Schema], str, Any, str], ...] = (
     (AcceleratorClass, "spec.runtimes", [RUNTIME | {"providerOptions": {"a=": "b"}}], "must not hold a `=`"),
     (TrustPolicy, "spec.images", [], "name at least one image glob"),
     (TrustPolicy, "spec.authorities", [], "name at least one authority"),
-    (TrustPolicy, "spec.authorities", [{"name": "a", "key": {}}], "give the key once"),
+    (TrustPolicy, "spec.authorities", [{"name": "a", "keys": [{}]}], "give the key once"),
     (
         TrustPolicy,
         "spec.authorities",
-        [{"name": "a", "key": {"data": PEM, "secretRef": {"name": "b"}}}],
+        [{"name": "a", "keys": [{"data": PEM, "secretRef": {"name": "b"}}]}],
         "give the key once",
     ),
-    (TrustPolicy, "spec.authorities", [{"name": "a", "key": {"data": "AAAA"}}], "public key in PEM form"),
+    (TrustPolicy, "spec.authorities", [{"name": "a", "keys": [{"data": "AAAA"}]}], "public key in PEM form"),
+    (TrustPolicy, "spec.authorities", [{"name": "a"}], "say how the authority is known"),
+    (
+        TrustPolicy,
+        "spec.authorities",
+        [{"name": "a", "keys": [{"data": PEM}], "keyless": IDENTITY}],
+        "say how the authority is known",
+    ),
+    (
+        TrustPolicy,
+        "spec.authorities",
+        [{"name": "a", "keyless": IDENTITY | {"issuerRegExp": ".*"}}],
+        "name the issuer once",
+    ),
+    (
+        TrustPolicy,
+        "spec.authorities",
+        [{"name": "a", "keyless": IDENTITY | {"subject": None}}],
+        "name the subject once",
+    ),
+    (TrustPolicy, "spec.threshold", 2, "more authorities than the policy names"),
+    (
+        TrustPolicy,
+        "spec.attestations",
+        [ORIGIN | {"authorities": ["b"]}],
+        "an attestation names an authority that is not among",
+    ),
+    (TrustPolicy, "spec.attestations", [ORIGIN | {"predicateType": "slsa"}], "must be a URI"),
+    (TrustException, "spec.images", [], "name at least one image glob"),
+    (TrustException, "spec.namespaces", [], "say where it applies"),
 )
 
 ONLY_IN_THE_API_SERVER = ("the name becomes that of a Service",)

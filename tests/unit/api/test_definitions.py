@@ -16,6 +16,7 @@ from edgemodel_operator.api.base import Schema
 from edgemodel_operator.api.crd import KINDS, Kind, crd_document
 from edgemodel_operator.api.edgemodel import EdgeModel
 from edgemodel_operator.api.edgemodel_status import EdgeModelStatus
+from edgemodel_operator.api.trustexception import TrustException
 from edgemodel_operator.api.trustpolicy import TrustPolicy
 from edgemodel_operator.generate import ROOT, generated_files
 from support.builders import fleet, make_model
@@ -34,7 +35,15 @@ MINIMAL: dict[type[Schema], Json] = {
     TrustPolicy: {
         "spec": {
             "images": ["registry.example.com/**"],
-            "authorities": [{"name": "plant", "key": {"secretRef": {"name": "plant"}}}],
+            "authorities": [{"name": "plant", "keys": [{"secretRef": {"name": "plant"}}]}],
+        }
+    },
+    TrustException: {
+        "spec": {
+            "images": ["registry.example.com/line"],
+            "namespaces": ["plant-a"],
+            "expires": "2027-01-31T00:00:00Z",
+            "reason": "the supplier signs it next week",
         }
     },
 }

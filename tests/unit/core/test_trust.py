@@ -25,7 +25,7 @@ PINNED = f"{IMAGE}@sha256:{'a' * 64}"
 
 
 def raw_policy(name: str, *images: str, **spec: Any) -> dict[str, Any]:
-    authorities = [{"name": "plant", "key": {"data": PEM}}]
+    authorities = [{"name": "plant", "keys": [{"data": PEM}]}]
     return {"metadata": {"name": name}, "spec": {"images": list(images), "authorities": authorities} | spec}
 
 
@@ -65,10 +65,10 @@ def test_the_policies_come_in_the_order_of_their_names() -> None:
 @pytest.mark.parametrize(
     ("change", "want_problem"),
     [
-        ({"threshold": 2}, "spec.threshold"),
+        ({"quorum": 2}, "spec.quorum"),
         ({"mode": "Shadow"}, "spec.mode"),
         ({"authorities": []}, "spec.authorities"),
-        ({"authorities": [{"name": "x", "key": {}}]}, "spec.authorities.0.key"),
+        ({"authorities": [{"name": "x", "keys": [{}]}]}, "spec.authorities.0.keys.0"),
     ],
 )
 def test_a_policy_that_is_not_understood_still_claims_its_images(
