@@ -17,7 +17,8 @@ import pytest
 from cluster.tools import tool
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
-from edgemodel_operator.signing.judge import Authority, Format, Reason, Trusted, Untrusted
+from edgemodel_operator.signing.demand import Authority
+from edgemodel_operator.signing.judge import Format, Reason, Trusted, Untrusted
 from edgemodel_operator.signing.keys import (
     KeyPair,
     LocalKey,

@@ -20,8 +20,9 @@ from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient, fallback_tag
 from edgemodel_operator.oci.transport import RetryPolicy, new_session
 from edgemodel_operator.signing import bundle, simple_signing
+from edgemodel_operator.signing.demand import Authority
 from edgemodel_operator.signing.errors import NotSignable
-from edgemodel_operator.signing.judge import Authority, Format, Reason, Trusted, Untrusted, Verdict
+from edgemodel_operator.signing.judge import Format, Reason, Trusted, Untrusted, Verdict
 from edgemodel_operator.signing.keys import LocalKey
 from edgemodel_operator.signing.sign import BOTH, sign_image
 from edgemodel_operator.signing.stored import MAX_OBJECTS, read_signatures

@@ -11,12 +11,12 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from edgemodel_operator.admission.certificate_keeper import CertificateNames
 from edgemodel_operator.admission.server import PATH
 from edgemodel_operator.api.model import Origin
 from edgemodel_operator.api.names import FIELD_MANAGER, NODE_LABEL_PREFIX
 from edgemodel_operator.main import LEASE_NAME
 from edgemodel_operator.settings import BuildMode, BuildSettings, Settings, load_settings
+from edgemodel_operator.web.certificate_keeper import CertificateNames
 from support.chart import CHART, NAMESPACE, HelmError, Objects, Render
 
 DIGEST = f"sha256:{'a' * 64}"

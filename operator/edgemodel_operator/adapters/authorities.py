@@ -13,8 +13,8 @@ from typing import TypeAlias
 from edgemodel_operator.adapters.kube import KubeApi, KubeError
 from edgemodel_operator.api import trustpolicy
 from edgemodel_operator.core.trust import Policy
+from edgemodel_operator.signing.demand import Authority
 from edgemodel_operator.signing.errors import KeyLoadError
-from edgemodel_operator.signing.judge import Authority
 from edgemodel_operator.signing.keys import SECRET_PUBLIC_KEY, PublicKey, load_public_key
 
 KEEP_KEY_S = 30.0

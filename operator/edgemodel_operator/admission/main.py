@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 
 from edgemodel_operator.adapters.authorities import AuthorityStore
 from edgemodel_operator.adapters.kube import KubeApi, NoCluster, connect
-from edgemodel_operator.admission.certificate_keeper import CertificateKeeper, CertificateNames
 from edgemodel_operator.admission.judge import Judge
 from edgemodel_operator.admission.metrics import AdmissionMetrics
 from edgemodel_operator.admission.policies import PolicyWatch
@@ -21,6 +20,7 @@ from edgemodel_operator.admission.server import AdmissionServer
 from edgemodel_operator.admission.verifier import ImageVerifier
 from edgemodel_operator.oci.transport import new_session
 from edgemodel_operator.settings import InvalidSettings, Settings, load_settings
+from edgemodel_operator.web.certificate_keeper import CertificateKeeper, CertificateNames
 from edgemodel_operator.web.logs import configure_logging
 from edgemodel_operator.web.probes import serve_probes
 

@@ -18,8 +18,8 @@ from edgemodel_operator.signing.bundle import (
     Subject,
     parse_statement,
 )
+from edgemodel_operator.signing.demand import Authority
 from edgemodel_operator.signing.errors import FormatError
-from edgemodel_operator.signing.keys import PublicKey
 from edgemodel_operator.signing.simple_signing import parse_payload
 
 
@@ -44,14 +44,6 @@ class Reason(StrEnum):
     AMBIGUOUS_MANIFEST = "AmbiguousManifest"
     NO_AUTHORITY = "NoAuthority"
     NO_DIGEST = "NoDigest"
-
-
-@dataclass(frozen=True)
-class Authority:
-    """Someone who may vouch for images: a name for people, and any of whose keys will do."""
-
-    name: str
-    keys: tuple[PublicKey, ...]
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.signing import bundle, simple_signing
 from edgemodel_operator.signing.contention import write_until_kept
+from edgemodel_operator.signing.demand import Authority
 from edgemodel_operator.signing.errors import FormatError, NotSignable
-from edgemodel_operator.signing.judge import Authority, Format, Vouching, Wanted, judge_signature
+from edgemodel_operator.signing.judge import Format, Vouching, Wanted, judge_signature
 from edgemodel_operator.signing.keys import Signer
 from edgemodel_operator.signing.stored import read_image, read_signatures
 

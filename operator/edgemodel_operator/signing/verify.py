@@ -25,9 +25,9 @@ from edgemodel_operator.oci.descriptor import Descriptor
 from edgemodel_operator.oci.errors import RegistryError, TooLarge
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
+from edgemodel_operator.signing.demand import Authority
 from edgemodel_operator.signing.errors import FormatError
 from edgemodel_operator.signing.judge import (
-    Authority,
     Evidence,
     Format,
     Reason,

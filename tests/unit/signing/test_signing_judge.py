@@ -4,8 +4,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgemodel_operator.signing import bundle, simple_signing
+from edgemodel_operator.signing.demand import Authority
 from edgemodel_operator.signing.judge import (
-    Authority,
     Candidate,
     Format,
     Reason,

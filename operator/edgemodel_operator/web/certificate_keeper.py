@@ -15,18 +15,19 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
+
+from prometheus_client import Counter, Gauge
 
 from edgemodel_operator.adapters.kube import KubeApi, KubeError
-from edgemodel_operator.admission.certificates import (
+from edgemodel_operator.api.names import LABEL_MANAGED_BY
+from edgemodel_operator.web.certificates import (
     InvalidMaterial,
     Material,
     dump_material,
     next_material,
     parse_material,
 )
-from edgemodel_operator.admission.metrics import AdmissionMetrics
-from edgemodel_operator.api.names import LABEL_MANAGED_BY
 
 FIELD_MANAGER = "edgemodel-admission"
 LOOK_EVERY_S = 60.0
@@ -34,6 +35,20 @@ FIRST_RETRY_S = 1.0
 _WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 
 _log = logging.getLogger(__name__)
+
+
+class CertificateMetrics(Protocol):
+    """What is counted."""
+
+    @property
+    def certificate_failures(self) -> Counter:
+        """Failed looks after the certificate."""
+        ...
+
+    @property
+    def certificate_expiry(self) -> Gauge:
+        """When the certificate in use expires (Unix time)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -63,7 +78,7 @@ class CertificateKeeper:
         self,
         api: KubeApi,
         names: CertificateNames,
-        metrics: AdmissionMetrics,
+        metrics: CertificateMetrics,
         now: Callable[[], datetime],
     ) -> None:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

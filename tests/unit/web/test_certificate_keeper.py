@@ -13,9 +13,9 @@ import pytest
 from aiohttp import web
 
 from edgemodel_operator.adapters.kube import KubeApi, KubeError
-from edgemodel_operator.admission.certificate_keeper import CertificateKeeper, CertificateNames
-from edgemodel_operator.admission.certificates import CA_LIFE, LEAF_LIFE, OVERLAP, parse_material
 from edgemodel_operator.admission.metrics import AdmissionMetrics
+from edgemodel_operator.web.certificate_keeper import CertificateKeeper, CertificateNames
+from edgemodel_operator.web.certificates import CA_LIFE, LEAF_LIFE, OVERLAP, parse_material
 from support.kube_api import KubeApiServer, kube_api_server
 
 NAMES = CertificateNames("edgemodel-system", "tls", "edgemodel-admission", "edgemodel-admission")

@@ -10,7 +10,7 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgemodel_operator.admission.certificates import (
+from edgemodel_operator.web.certificates import (
     BACKDATED,
     CA_LIFE,
     FIELD_CA_KEY,
