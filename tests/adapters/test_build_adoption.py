@@ -108,6 +108,8 @@ async def test_an_honest_image_is_adopted(site: Site) -> None:
     adopted = await site.adopt(site.honest.index_digest)
     assert (adopted.image, adopted.build_key) == (site.honest.image, site.honest.build_key)
     assert adopted.report.inputs == site.honest.report.inputs
+    assert adopted.documents == site.honest.documents
+    assert len(adopted.documents) == 2 * len(adopted.platforms) + 1
 
 
 async def test_the_worker_adopts_instead_of_building(site: Site, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ class _Adoption:
             raise _Forged("Built again from its parts it has another digest.")
         # (5) Its documents.
         files = self._files_of(facts)
-        await attach_origin(
+        documents = await attach_origin(
             self.to, again, origin_of(self.request, key, runtime, adoption.fetched, files, report)
         )
         return BuildResult(
@@ -136,6 +136,7 @@ class _Adoption:
             platforms=tuple(sorted(str(child.platform) for child in again.children)),
             report=report,
             build_key=key,
+            documents=tuple(document.descriptor.digest for document in documents),
             bytes_pushed=0,
             seconds=reporter.seconds,
         )

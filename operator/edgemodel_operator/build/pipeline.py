@@ -58,7 +58,7 @@ async def build_image(request: BuildRequest, work: Path, reporter: Reporter) -> 
             publisher = Publisher(destination, reporter.bytes)
             await publisher.publish(image, model.facts.build_key)
         with reporter.step(Step.DESCRIBE):
-            await attach_origin(destination, image, build.origin(model, runtime))
+            documents = await attach_origin(destination, image, build.origin(model, runtime))
     fetched = model.source.fetched
     named = tuple(ModelFile(name=file.name, sha256=file.sha256, size=file.size) for file in fetched)
     digest = image.descriptor.digest
@@ -68,6 +68,7 @@ async def build_image(request: BuildRequest, work: Path, reporter: Reporter) -> 
         platforms=tuple(sorted(str(child.platform) for child in image.children)),
         report=model.report.model_copy(update={"files": named}),
         build_key=model.facts.build_key,
+        documents=tuple(document.descriptor.digest for document in documents),
         bytes_pushed=publisher.sent,
         seconds=reporter.seconds,
     )

@@ -64,8 +64,8 @@ class PlacedBuilder:
                     plan_job(job, request.model_copy(update={"made_runtimes": made}), self.settings) or plan
                 )
             result = await self._run(plan, request, on_progress)
-            await self.worker.adopt(job, access, result, made)
-        return built_image(result)
+            proven = await self.worker.adopt(job, access, result, made)
+        return built_image(result.model_copy(update={"documents": proven.documents}))
 
     async def _make_runtimes(
         self, plans: Sequence[JobPlan], request: BuildRequest, on_progress: OnProgress

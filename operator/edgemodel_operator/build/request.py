@@ -209,6 +209,8 @@ class BuildResult(Schema):
     """What is known of the model: the digests of its files, and what is inside."""
     build_key: str
     """The key under which the image can be found again."""
+    documents: Annotated[tuple[str, ...], Field(max_length=128)] = ()
+    """The manifests (`sha256:…`) of the documents about the image, which somebody who signs can attest."""
     bytes_pushed: int
     """Blob bytes sent to the registry; mounted and existing blobs cost none."""
     seconds: dict[str, float]

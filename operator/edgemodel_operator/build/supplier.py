@@ -60,14 +60,14 @@ class WorkerBuilder:
         access: BuildAccess,
         answer: BuildResult,
         made_runtimes: tuple[str, ...] = (),
-    ) -> None:
+    ) -> BuildResult:
         """Prove that the image which a Job answered with is the one that it was asked for.
 
-        Raises BuildError.
+        Gives what the proof found: of the answer nothing but the digest is believed. Raises BuildError.
         """
         adoption = Adoption(index_digest=answer.index_digest, fetched=answer.report.files)
         given = {"adoption": adoption, "made_runtimes": made_runtimes}
-        await run_build(self.request(job, access).model_copy(update=given))
+        return await run_build(self.request(job, access).model_copy(update=given))
 
     def request(self, job: SupplyJob, access: BuildAccess) -> BuildRequest:
         """Give what the worker is asked; raises ValidationError."""
@@ -104,7 +104,13 @@ def progress_to(on_progress: OnProgress) -> Callable[[Progress], None]:
 
 def built_image(result: BuildResult) -> BuiltImage:
     """Give the result of a build as the reconcile knows it."""
-    return BuiltImage(result.image, result.platforms, build_key=result.build_key, report=result.report)
+    return BuiltImage(
+        result.image,
+        result.platforms,
+        build_key=result.build_key,
+        report=result.report,
+        documents=result.documents,
+    )
 
 
 @contextmanager

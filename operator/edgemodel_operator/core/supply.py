@@ -92,6 +92,8 @@ class BuiltImage:
     """The hash of everything that decided its bytes."""
     report: ModelReport
     """What is known of the model in it."""
+    documents: tuple[str, ...] = ()
+    """The manifests (`sha256:…`) of the documents that the build made about it: its origin and its parts."""
 
 
 class SupplyError(Exception):

@@ -23,6 +23,7 @@ from edgemodel_operator.settings import SourceSettings
 from support.build_jobs import (
     CONTEXT,
     DIGEST,
+    PROVED_DOCUMENTS,
     PVC,
     RUNNING,
     FakeJobs,
@@ -174,6 +175,12 @@ async def test_what_a_job_answers_is_proved_with_the_logins_that_no_job_gets() -
     built = await placed(FakeJobs([answered(result())]), worker).build(job, ACCESS, lambda *_: None)
     assert worker.proved == [Proof(job, ACCESS, result(), made_runtimes=())]
     assert built.image == result().image
+
+
+async def test_documents_that_a_job_names_are_never_attested() -> None:
+    claimed = result(documents=(f"sha256:{'e' * 64}",))
+    built = await placed(FakeJobs([answered(claimed)])).build(supply(on_volume()), ACCESS, lambda *_: None)
+    assert built.documents == PROVED_DOCUMENTS
 
 
 async def test_what_a_job_put_on_made_runtimes_is_proved_to_lie_on_them() -> None:
