@@ -402,7 +402,8 @@ def test_the_chart_names_neither_ca_bundle_nor_certificates(objects: Objects) ->
 
 def test_the_names_that_the_program_uses_are_those_of_the_chart(objects: Objects, tmp_path: Path) -> None:
     admission = rendered_settings(objects, tmp_path).admission
-    names = CertificateNames(NAMESPACE, admission.secret_name, admission.service_name, admission.webhook_name)
+    names = CertificateNames(NAMESPACE, admission.secret_name, admission.service_name)
+    assert ("ValidatingWebhookConfiguration", admission.webhook_name) in objects
     assert ("Secret", names.secret) in objects
     service = objects["Service", names.service]
     for webhook in webhooks(objects).values():

@@ -20,6 +20,7 @@ from edgemodel_operator.admission.server import AdmissionServer
 from edgemodel_operator.admission.verifier import ImageVerifier
 from edgemodel_operator.oci.transport import new_session
 from edgemodel_operator.settings import InvalidSettings, Settings, load_settings
+from edgemodel_operator.web.announcement import WebhookAnnouncement
 from edgemodel_operator.web.certificate_keeper import CertificateKeeper, CertificateNames
 from edgemodel_operator.web.logs import configure_logging
 from edgemodel_operator.web.probes import serve_probes
@@ -59,9 +60,9 @@ async def serve(
         namespace=settings.namespace,
         secret=settings.admission.secret_name,
         service=settings.admission.service_name,
-        webhook=settings.admission.webhook_name,
     )
-    certificates = CertificateKeeper(api, names, metrics, lambda: datetime.now(UTC))
+    announcement = WebhookAnnouncement(api, settings.admission.webhook_name, (names.namespace, names.service))
+    certificates = CertificateKeeper(api, names, announcement, metrics, lambda: datetime.now(UTC))
     policies = PolicyWatch(api, metrics)
     async with contextlib.AsyncExitStack() as stack:
         session = await stack.enter_async_context(

@@ -1,4 +1,4 @@
-"""Keeps the webhook's certificate: in a Secret, in the webhook configuration, in the TLS server.
+"""Keeps a program's certificate: in a Secret, where its clients look for the authority, in the TLS server.
 
 Every replica runs the same steps against the same Secret. Writes carry the version that was read, so of two
 replicas that act at once one wins and the other takes what it finds.
@@ -21,6 +21,7 @@ from prometheus_client import Counter, Gauge
 
 from edgemodel_operator.adapters.kube import KubeApi, KubeError
 from edgemodel_operator.api.names import LABEL_MANAGED_BY
+from edgemodel_operator.web.announcement import Announcement
 from edgemodel_operator.web.certificates import (
     InvalidMaterial,
     Material,
@@ -29,10 +30,8 @@ from edgemodel_operator.web.certificates import (
     parse_material,
 )
 
-FIELD_MANAGER = "edgemodel-admission"
 LOOK_EVERY_S = 60.0
 FIRST_RETRY_S = 1.0
-_WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 
 _log = logging.getLogger(__name__)
 
@@ -53,16 +52,18 @@ class CertificateMetrics(Protocol):
 
 @dataclass(frozen=True)
 class CertificateNames:
-    """Where the certificate lives and for whom it is: all names of Kubernetes objects."""
+    """Where the certificate lives and for whom it is: all names of Kubernetes objects.
+
+    The Service bears the name of the program, which is the writer of the Secret.
+    """
 
     namespace: str
     secret: str
     service: str
-    webhook: str
 
     @property
     def host(self) -> str:
-        """The name by which the API server calls a webhook behind a Service."""
+        """The name by which the program behind the Service is called."""
         return f"{self.service}.{self.namespace}.svc"
 
     @property
@@ -72,12 +73,13 @@ class CertificateNames:
 
 
 class CertificateKeeper:
-    """Owns the TLS context of the server and keeps what it presents valid and known to the API server."""
+    """Owns the TLS context of the server and keeps what it presents valid and known to the clients."""
 
     def __init__(
         self,
         api: KubeApi,
         names: CertificateNames,
+        announcement: Announcement,
         metrics: CertificateMetrics,
         now: Callable[[], datetime],
     ) -> None:
@@ -85,13 +87,14 @@ class CertificateKeeper:
         self.context.minimum_version = ssl.TLSVersion.TLSv1_3
         self._api = api
         self._names = names
+        self._announcement = announcement
         self._metrics = metrics
         self._now = now
         self._loaded: Material | None = None
 
     @property
     def ready(self) -> bool:
-        """Whether the server presents a certificate that the API server was told to accept."""
+        """Whether the server presents a certificate that its clients were told to accept."""
         return self._loaded is not None and self._loaded.expires > self._now()
 
     async def run(self) -> None:
@@ -103,17 +106,17 @@ class CertificateKeeper:
                 pause = LOOK_EVERY_S
             except KubeError as error:
                 self._metrics.certificate_failures.inc()
-                _log.warning("The webhook's certificate could not be looked after: %s", error)
+                _log.warning("The certificate could not be looked after: %s", error)
                 pause = FIRST_RETRY_S if pause == LOOK_EVERY_S else min(pause * 2, LOOK_EVERY_S)
             await asyncio.sleep(pause)
 
     async def look_after(self) -> None:
         """Do what is due now. Raises KubeError; may be repeated at any time.
 
-        The order matters: a certificate is presented only after the API server was told to accept it.
+        The order matters: a certificate is presented only after the clients were told to accept it.
         """
         material = await self._agree()
-        await self._announce(material)
+        await self._announcement.announce(material.ca_bundle)
         if self._loaded is None or material.leaf != self._loaded.leaf:
             _load_chain(self.context, material.leaf_pem)
             _log.info("A new certificate is in use until %s", material.expires.isoformat())
@@ -144,7 +147,7 @@ class CertificateKeeper:
             body = {**secret, "metadata": metadata, "data": {**(secret.get("data") or {}), **data}}
             await self._api.replace(f"{self._names.secrets_path}/{self._names.secret}", body)
             return
-        labels = {LABEL_MANAGED_BY: FIELD_MANAGER}
+        labels = {LABEL_MANAGED_BY: self._names.service}
         await self._api.create(
             self._names.secrets_path,
             {
@@ -154,30 +157,6 @@ class CertificateKeeper:
                 "type": "Opaque",
                 "data": data,
             },
-        )
-
-    async def _announce(self, material: Material) -> None:
-        """Put the CA bundle into each webhook of our configuration that calls our Service."""
-        path = f"{_WEBHOOKS}/{self._names.webhook}"
-        configuration = await self._api.get(path)
-        if configuration is None:
-            raise KubeError(404, f"there is no ValidatingWebhookConfiguration {self._names.webhook}")
-        bundle = base64.b64encode(material.ca_bundle).decode()
-        ours = [webhook for webhook in configuration.get("webhooks") or () if self._calls_us(webhook)]
-        if not ours:
-            raise KubeError(0, f"no webhook of {self._names.webhook} calls the Service {self._names.service}")
-        behind = [webhook for webhook in ours if webhook["clientConfig"].get("caBundle") != bundle]
-        if behind:
-            changes = [{"name": webhook["name"], "clientConfig": {"caBundle": bundle}} for webhook in behind]
-            version = configuration["metadata"]["resourceVersion"]
-            body = {"metadata": {"resourceVersion": version}, "webhooks": changes}
-            await self._api.patch(path, body, manager=FIELD_MANAGER)
-
-    def _calls_us(self, webhook: dict[str, Any]) -> bool:
-        service = (webhook.get("clientConfig") or {}).get("service") or {}
-        return (service.get("name"), service.get("namespace")) == (
-            self._names.service,
-            self._names.namespace,
         )
 
 
@@ -195,7 +174,7 @@ def _load_chain(context: ssl.SSLContext, pem: bytes) -> None:
 
     The standard library loads from files only. An anonymous file in memory keeps the key off every disk.
     """
-    descriptor = os.memfd_create("edgemodel-admission-tls")
+    descriptor = os.memfd_create("edgemodel-tls")
     try:
         os.write(descriptor, pem)
         context.load_cert_chain(f"/proc/self/fd/{descriptor}")

@@ -1,11 +1,11 @@
-"""The webhook's own certificates: what they are, when they are due, and the next ones. No I/O, no clock.
+"""A program's own certificates: what they are, when they are due, and the next ones. No I/O, no clock.
 
 The steps are those of a rotation without a gap. A certificate authority (CA) lives two years and a server
 certificate (leaf) ninety days; each is replaced at two thirds of its life:
 
-1. A new CA is added in front of the bundle. The API server is told the whole bundle, so it accepts leaves of
-   the new CA and of the old one; the leaf in use stays.
-2. Only when the new CA has been in the bundle for OVERLAP, which gives every API server time to hear of it, a
+1. A new CA is added in front of the bundle. The clients (the API server, or the operator) are told the whole
+   bundle, so they accept leaves of the new CA and of the old one; the leaf in use stays.
+2. Only when the new CA has been in the bundle for OVERLAP, which gives every client time to hear of it, a
    leaf by the new CA is issued.
 3. CAs leave the bundle when they expire.
 
@@ -71,7 +71,8 @@ class Material:
 def next_material(current: Material | None, host: str, now: datetime) -> Material:
     """Give the material that should be in use now: `current` itself when nothing is due.
 
-    `host` is the name that the API server calls. Random keys are made; all else follows from the arguments.
+    `host` is the name that the clients call, `PROGRAM.NAMESPACE.svc`. Random keys are made; all else follows
+    from the arguments.
     """
     if current is None:
         return _fresh(host, now, ())
@@ -80,7 +81,7 @@ def next_material(current: Material | None, host: str, now: datetime) -> Materia
         return _fresh(host, now, alive)
     if _due(current.bundle[0], now):
         key = _new_key()
-        bundle = (_issue_ca(key, now), *alive)[:MAX_BUNDLE]
+        bundle = (_issue_ca(host, key, now), *alive)[:MAX_BUNDLE]
         current = replace(current, bundle=bundle, ca_key=key)
     elif len(alive) != len(current.bundle):
         current = replace(current, bundle=alive)
@@ -120,7 +121,7 @@ def dump_material(material: Material) -> dict[str, bytes]:
 
 def _fresh(host: str, now: datetime, alive: Sequence[x509.Certificate]) -> Material:
     ca_key, leaf_key = _new_key(), _new_key()
-    ca = _issue_ca(ca_key, now)
+    ca = _issue_ca(host, ca_key, now)
     leaf = _issue_leaf(host, leaf_key, (ca, ca_key), now)
     return Material((ca, *alive)[:MAX_BUNDLE], ca_key, leaf, leaf_key)
 
@@ -146,10 +147,9 @@ def _made(certificate: x509.Certificate) -> datetime:
     return certificate.not_valid_before_utc + BACKDATED
 
 
-def _issue_ca(key: _Key, now: datetime) -> x509.Certificate:
-    name = x509.Name(
-        [x509.NameAttribute(NameOID.COMMON_NAME, f"edgemodel-admission CA {now:%Y-%m-%d %H:%M}")]
-    )
+def _issue_ca(host: str, key: _Key, now: datetime) -> x509.Certificate:
+    program = host.partition(".")[0][:40]  # a common name may have 64 characters
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{program} CA {now:%Y-%m-%d %H:%M}")])
     usage = x509.KeyUsage(
         digital_signature=False,
         content_commitment=False,

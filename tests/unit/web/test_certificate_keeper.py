@@ -14,13 +14,15 @@ from aiohttp import web
 
 from edgemodel_operator.adapters.kube import KubeApi, KubeError
 from edgemodel_operator.admission.metrics import AdmissionMetrics
+from edgemodel_operator.web.announcement import ConfigMapAnnouncement, WebhookAnnouncement
 from edgemodel_operator.web.certificate_keeper import CertificateKeeper, CertificateNames
 from edgemodel_operator.web.certificates import CA_LIFE, LEAF_LIFE, OVERLAP, parse_material
 from support.kube_api import KubeApiServer, kube_api_server
 
-NAMES = CertificateNames("edgemodel-system", "tls", "edgemodel-admission", "edgemodel-admission")
+NAMES = CertificateNames("edgemodel-system", "tls", "edgemodel-admission")
 SECRET = "/api/v1/namespaces/edgemodel-system/secrets/tls"
 WEBHOOK = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/edgemodel-admission"
+MUTATING = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/edgemodel-admission"
 
 
 class Clock:
@@ -36,6 +38,13 @@ class Clock:
 def webhook(name: str, service: str = "edgemodel-admission") -> dict[str, Any]:
     service_reference = {"name": service, "namespace": "edgemodel-system"}
     return {"name": name, "clientConfig": {"service": service_reference}, "failurePolicy": "Fail"}
+
+
+def make_keeper(
+    api: KubeApi, clock: Clock | None = None, metrics: AdmissionMetrics | None = None
+) -> CertificateKeeper:
+    announcement = WebhookAnnouncement(api, "edgemodel-admission", (NAMES.namespace, NAMES.service))
+    return CertificateKeeper(api, NAMES, announcement, metrics or AdmissionMetrics(), clock or Clock())
 
 
 @pytest.fixture
@@ -72,7 +81,7 @@ async def test_the_first_look_makes_announces_and_presents_a_certificate(
 ) -> None:
     server, api = kube
     metrics, clock = AdmissionMetrics(), Clock()
-    keeper = CertificateKeeper(api, NAMES, metrics, clock)
+    keeper = make_keeper(api, clock, metrics)
     assert not keeper.ready
     await keeper.look_after()
     assert keeper.ready
@@ -88,7 +97,7 @@ async def test_only_webhooks_that_call_us_are_changed_and_only_in_their_bundle(
     kube: tuple[KubeApiServer, KubeApi],
 ) -> None:
     server, api = kube
-    await CertificateKeeper(api, NAMES, AdmissionMetrics(), Clock()).look_after()
+    await make_keeper(api).look_after()
     ours, other = server.objects[WEBHOOK]["webhooks"]
     assert other == webhook("other.example.com", "other")
     assert ours.pop("failurePolicy") == "Fail"
@@ -100,7 +109,7 @@ async def test_only_webhooks_that_call_us_are_changed_and_only_in_their_bundle(
 
 async def test_a_second_look_writes_nothing(kube: tuple[KubeApiServer, KubeApi]) -> None:
     server, api = kube
-    keeper = CertificateKeeper(api, NAMES, AdmissionMetrics(), Clock())
+    keeper = make_keeper(api)
     await keeper.look_after()
     server.calls.clear()
     await keeper.look_after()
@@ -110,7 +119,7 @@ async def test_a_second_look_writes_nothing(kube: tuple[KubeApiServer, KubeApi])
 async def test_ten_replicas_that_start_at_once_agree(kube: tuple[KubeApiServer, KubeApi]) -> None:
     server, api = kube
     clock = Clock()
-    keepers = [CertificateKeeper(api, NAMES, AdmissionMetrics(), clock) for _ in range(10)]
+    keepers = [make_keeper(api, clock) for _ in range(10)]
     await asyncio.gather(*map(look_until_agreed, keepers))
     for keeper in keepers:
         await handshake(keeper, bundle(server))
@@ -129,7 +138,7 @@ async def look_until_agreed(keeper: CertificateKeeper) -> None:
 async def test_a_secret_that_is_missing_is_created(kube: tuple[KubeApiServer, KubeApi]) -> None:
     server, api = kube
     await server.delete(SECRET)
-    keeper = CertificateKeeper(api, NAMES, AdmissionMetrics(), Clock())
+    keeper = make_keeper(api)
     await keeper.look_after()
     assert server.objects[SECRET]["type"] == "Opaque"
     await handshake(keeper, bundle(server))
@@ -141,14 +150,14 @@ async def test_a_damaged_secret_is_replaced(
 ) -> None:
     server, api = kube
     await server.put(SECRET, {"type": "Opaque", "data": data})
-    keeper = CertificateKeeper(api, NAMES, AdmissionMetrics(), Clock())
+    keeper = make_keeper(api)
     await keeper.look_after()
     await handshake(keeper, bundle(server))
 
 
 async def test_a_bundle_that_somebody_removed_comes_back(kube: tuple[KubeApiServer, KubeApi]) -> None:
     server, api = kube
-    keeper = CertificateKeeper(api, NAMES, AdmissionMetrics(), Clock())
+    keeper = make_keeper(api)
     await keeper.look_after()
     await server.put(
         WEBHOOK, {"webhooks": [webhook("pods.edgemodel.dev"), webhook("other.example.com", "x")]}
@@ -165,7 +174,7 @@ async def test_without_the_api_the_program_is_not_ready_and_later_is(
 ) -> None:
     server, api = kube
     server.refuse[method, path] = 503
-    keeper = CertificateKeeper(api, NAMES, AdmissionMetrics(), Clock())
+    keeper = make_keeper(api)
     with pytest.raises(KubeError):
         await keeper.look_after()
     assert not keeper.ready
@@ -182,10 +191,43 @@ async def test_without_a_webhook_that_calls_us_the_program_is_not_ready(
     await server.delete(WEBHOOK)
     if webhooks is not None:
         await server.put(WEBHOOK, {"webhooks": webhooks})
-    keeper = CertificateKeeper(api, NAMES, AdmissionMetrics(), Clock())
+    keeper = make_keeper(api)
     with pytest.raises(KubeError, match="edgemodel-admission"):
         await keeper.look_after()
     assert not keeper.ready
+
+
+async def test_every_mutating_webhook_that_calls_us_is_told_too_and_may_be_missing(
+    kube: tuple[KubeApiServer, KubeApi],
+) -> None:
+    server, api = kube
+    keeper = make_keeper(api)
+    await keeper.look_after()
+    names = ("digests.edgemodel.dev", "labels.edgemodel.dev")
+    await server.put(MUTATING, {"webhooks": [webhook("other.example.com", "other"), *map(webhook, names)]})
+    await keeper.look_after()
+    other, *ours = server.objects[MUTATING]["webhooks"]
+    assert "caBundle" not in other["clientConfig"]
+    assert {base64.b64decode(one["clientConfig"]["caBundle"]).decode() for one in ours} == {bundle(server)}
+
+
+async def test_a_config_map_can_tell_the_clients_instead(kube: tuple[KubeApiServer, KubeApi]) -> None:
+    server, api = kube
+    path = "/api/v1/namespaces/edgemodel-system/configmaps/edgemodel-signer-ca"
+    announcement = ConfigMapAnnouncement(api, "edgemodel-system", "edgemodel-signer-ca", manager="test")
+    keeper = CertificateKeeper(api, NAMES, announcement, AdmissionMetrics(), Clock())
+    with pytest.raises(KubeError, match="edgemodel-signer-ca"):
+        await keeper.look_after()
+    assert not keeper.ready
+
+    await server.put(path, {"kind": "ConfigMap", "data": {"kept": "yes"}})
+    await keeper.look_after()
+    assert server.objects[path]["data"]["kept"] == "yes"
+    await handshake(keeper, server.objects[path]["data"]["ca.crt"])
+
+    server.calls.clear()
+    await keeper.look_after()
+    assert {method for method, _ in server.calls} == {"GET"}
 
 
 async def test_through_a_change_of_the_ca_both_replicas_are_always_accepted(
@@ -196,7 +238,7 @@ async def test_through_a_change_of_the_ca_both_replicas_are_always_accepted(
     clock = Clock()
     today = clock.now
     clock.now = today - CA_LIFE * 2 / 3
-    one, two = (CertificateKeeper(api, NAMES, AdmissionMetrics(), clock) for _ in range(2))
+    one, two = (make_keeper(api, clock) for _ in range(2))
     await one.look_after()
     clock.now = today - timedelta(days=30)
     await one.look_after()
