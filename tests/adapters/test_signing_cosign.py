@@ -18,7 +18,6 @@ from cluster.tools import tool
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.signing.demand import Authority
-from edgemodel_operator.signing.judge import Format, Reason, Trusted, Untrusted
 from edgemodel_operator.signing.keys import (
     KeyPair,
     LocalKey,
@@ -28,6 +27,7 @@ from edgemodel_operator.signing.keys import (
 )
 from edgemodel_operator.signing.sign import BOTH, sign_image
 from edgemodel_operator.signing.stored import read_signatures
+from edgemodel_operator.signing.verdict import Format, Reason, Trusted, Untrusted
 from edgemodel_operator.signing.verify import verify_image
 from support.referrers_registry import referrers_registry
 from support.registry import RegistryServer

@@ -22,10 +22,10 @@ from edgemodel_operator.oci.transport import RetryPolicy, new_session
 from edgemodel_operator.signing import bundle, simple_signing
 from edgemodel_operator.signing.demand import Authority
 from edgemodel_operator.signing.errors import NotSignable
-from edgemodel_operator.signing.judge import Format, Reason, Trusted, Untrusted, Verdict
 from edgemodel_operator.signing.keys import LocalKey
 from edgemodel_operator.signing.sign import BOTH, sign_image
 from edgemodel_operator.signing.stored import MAX_OBJECTS, read_signatures
+from edgemodel_operator.signing.verdict import Format, Reason, Trusted, Untrusted, Verdict
 from edgemodel_operator.signing.verify import verify_image
 from support.referrers_registry import referrers_registry
 from support.registry import Fault, FaultyRegistry, RegistryServer, fail_times

@@ -29,9 +29,9 @@ from edgemodel_operator.oci.errors import NotFound, RegistryError
 from edgemodel_operator.oci.reference import parse_reference
 from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.signing.errors import KeyLoadError, SigningError
-from edgemodel_operator.signing.judge import Trusted
 from edgemodel_operator.signing.keys import LocalKey, parse_signing_secret
 from edgemodel_operator.signing.sign import sign_image
+from edgemodel_operator.signing.verdict import Trusted
 from edgemodel_operator.signing.verify import verify_image
 
 DOCKER_CONFIG_KEY = ".dockerconfigjson"

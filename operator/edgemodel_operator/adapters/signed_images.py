@@ -18,8 +18,8 @@ from edgemodel_operator.oci.image import InvalidImage, parse_index, parse_manife
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.signing.demand import Authority
-from edgemodel_operator.signing.judge import Trusted
 from edgemodel_operator.signing.keys import PublicKey
+from edgemodel_operator.signing.verdict import Trusted
 from edgemodel_operator.signing.verify import verify_image
 
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from edgemodel_operator.signing.judge import Reason, Trusted, Verdict
+from edgemodel_operator.signing.verdict import Reason, Trusted, Verdict
 
 KEEP_TRUSTED_S = 24 * 3600.0
 KEEP_UNSIGNED_S = 5.0

@@ -14,7 +14,7 @@ from edgemodel_operator.admission.verdict_cache import Overloaded, VerdictCache,
 from edgemodel_operator.core.trust import Policy, PolicyVerdict
 from edgemodel_operator.oci.errors import RegistryError
 from edgemodel_operator.oci.reference import Reference
-from edgemodel_operator.signing.judge import Trusted, Untrusted, Verdict
+from edgemodel_operator.signing.verdict import Trusted, Untrusted, Verdict
 from edgemodel_operator.signing.verify import verify_image
 
 VERIFY_SECONDS = 30.0

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import TypeAlias
 
 from edgemodel_operator.signing.bundle import (
     REPOSITORY_ANNOTATION,
@@ -21,29 +19,7 @@ from edgemodel_operator.signing.bundle import (
 from edgemodel_operator.signing.demand import Authority
 from edgemodel_operator.signing.errors import FormatError
 from edgemodel_operator.signing.simple_signing import parse_payload
-
-
-class Format(StrEnum):
-    """The two ways in which cosign stores signatures."""
-
-    LEGACY = "Legacy"
-    BUNDLE = "Bundle"
-
-
-class Reason(StrEnum):
-    """Why nobody vouches. Of several, the first in this order is reported: it tells most."""
-
-    OTHER_DIGEST = "OtherDigest"
-    OTHER_REPOSITORY = "OtherRepository"
-    MALFORMED = "Malformed"
-    ONLY_ATTESTATION = "OnlyAttestation"
-    TOO_MANY_OBJECTS = "TooManyObjects"
-    UNKNOWN_KEY = "UnknownKey"
-    UNSIGNED = "Unsigned"
-    PLATFORM_UNSIGNED = "PlatformUnsigned"
-    AMBIGUOUS_MANIFEST = "AmbiguousManifest"
-    NO_AUTHORITY = "NoAuthority"
-    NO_DIGEST = "NoDigest"
+from edgemodel_operator.signing.verdict import Evidence, Format, Reason, Rejected, Vouching
 
 
 @dataclass(frozen=True)
@@ -69,66 +45,6 @@ class Candidate:
     message: bytes = field(repr=False)
     payload: bytes = field(repr=False)
     payload_type: str = ""
-
-
-@dataclass(frozen=True)
-class Vouching:
-    """One signature that counts: by whom, with which key (fingerprint), where it is stored.
-
-    `binds_repository` is false for signatures that would be as good for a copy under another name.
-    """
-
-    format: Format
-    source: str
-    authorities: tuple[str, ...]
-    key: str
-    binds_repository: bool
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """One signature that does not count, and why; `message` is a sentence without its full stop."""
-
-    reason: Reason
-    message: str
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What was found for one digest.
-
-    `by` names the authorities that vouch; `listed_in` is set when they do so by signing the index that lists
-    this digest; `ignored` counts signature objects that did not count.
-    """
-
-    digest: str
-    by: tuple[str, ...]
-    platform: str = ""
-    listed_in: str = ""
-    signatures: tuple[Vouching, ...] = ()
-    ignored: int = 0
-
-
-@dataclass(frozen=True)
-class Trusted:
-    """The image may run: every authority in `by` vouches for it; evidence for each digest of it."""
-
-    by: tuple[str, ...]
-    evidence: tuple[Evidence, ...]
-    trusted: bool = field(default=True, init=False)
-
-
-@dataclass(frozen=True)
-class Untrusted:
-    """The image may not run. `message` is a sentence that names the image and what was missing."""
-
-    reason: Reason
-    message: str
-    evidence: tuple[Evidence, ...] = ()
-    trusted: bool = field(default=False, init=False)
-
-
-Verdict: TypeAlias = Trusted | Untrusted
 
 
 def judge_signature(

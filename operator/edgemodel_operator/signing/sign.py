@@ -23,9 +23,10 @@ from edgemodel_operator.signing import bundle, simple_signing
 from edgemodel_operator.signing.contention import write_until_kept
 from edgemodel_operator.signing.demand import Authority
 from edgemodel_operator.signing.errors import FormatError, NotSignable
-from edgemodel_operator.signing.judge import Format, Vouching, Wanted, judge_signature
+from edgemodel_operator.signing.judge import Wanted, judge_signature
 from edgemodel_operator.signing.keys import Signer
 from edgemodel_operator.signing.stored import read_image, read_signatures
+from edgemodel_operator.signing.verdict import Format, Vouching
 
 MAX_REFERRERS_TO_KEEP = 1000
 

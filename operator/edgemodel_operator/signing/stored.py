@@ -18,8 +18,9 @@ from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import Manifest, RegistryClient
 from edgemodel_operator.signing import bundle, simple_signing
 from edgemodel_operator.signing.errors import FormatError
-from edgemodel_operator.signing.judge import Candidate, Format
+from edgemodel_operator.signing.judge import Candidate
 from edgemodel_operator.signing.strict_json import member, parse_strict_json
+from edgemodel_operator.signing.verdict import Format
 
 MAX_OBJECTS = 100
 """Signature objects looked at per digest and format; who may push could else have us read for hours."""

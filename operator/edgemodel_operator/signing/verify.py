@@ -27,7 +27,9 @@ from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.signing.demand import Authority
 from edgemodel_operator.signing.errors import FormatError
-from edgemodel_operator.signing.judge import (
+from edgemodel_operator.signing.judge import Wanted, judge_digest, judge_signature
+from edgemodel_operator.signing.stored import read_image, read_signatures
+from edgemodel_operator.signing.verdict import (
     Evidence,
     Format,
     Reason,
@@ -36,11 +38,7 @@ from edgemodel_operator.signing.judge import (
     Untrusted,
     Verdict,
     Vouching,
-    Wanted,
-    judge_digest,
-    judge_signature,
 )
-from edgemodel_operator.signing.stored import read_image, read_signatures
 
 
 async def verify_image(

@@ -15,7 +15,7 @@ from edgemodel_operator.admission.verdict_cache import (
     VerdictKey,
 )
 from edgemodel_operator.oci.errors import RegistryUnavailable
-from edgemodel_operator.signing.judge import Reason, Trusted, Untrusted, Verdict
+from edgemodel_operator.signing.verdict import Reason, Trusted, Untrusted, Verdict
 
 KEY = VerdictKey("registry.example.com/m@sha256:aa", "policy", ("plant=sha256:bb",))
 TRUSTED = Trusted(("plant",), ())

@@ -5,17 +5,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgemodel_operator.signing import bundle, simple_signing
 from edgemodel_operator.signing.demand import Authority
-from edgemodel_operator.signing.judge import (
-    Candidate,
-    Format,
-    Reason,
-    Rejected,
-    Vouching,
-    Wanted,
-    judge_digest,
-    judge_signature,
-)
+from edgemodel_operator.signing.judge import Candidate, Wanted, judge_digest, judge_signature
 from edgemodel_operator.signing.keys import LocalKey
+from edgemodel_operator.signing.verdict import Format, Reason, Rejected, Vouching
 
 REPOSITORY = "registry.example.com/models/a"
 DIGEST = "sha256:" + "ab" * 32
