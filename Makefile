@@ -59,6 +59,10 @@ bench-build: sync ## Measure how images of models are built, against Dockerfiles
 fuzz-serving: sync ## Fuzz what the inference server reads from the network: 10^6 inputs
 	$(RUN) python -u -m fuzz $(ARGS)
 
+.PHONY: fuzz-trust
+fuzz-trust: sync ## Fuzz what decides about trust and strangers write: 10^6 inputs for each reader
+	$(RUN) python -u -m fuzz --group trust --count 7000000 $(ARGS)
+
 .PHONY: generate
 generate: sync ## Write the generated files
 	$(RUN) python -m edgemodel_operator.generate

@@ -11,19 +11,20 @@ from hashlib import sha256
 from pathlib import Path
 
 from fuzz.engine import Outcome, run
-from fuzz.targets import SHARES, TARGETS
+from fuzz.groups import GROUPS, Group
 
 _HERE = Path(__file__).parent
 
 
 def main() -> int:
-    """Run, and return 1 if the server failed at an input, which is kept in a file."""
+    """Run, and return 1 if a target failed at an input, which is kept in a file."""
     options = _parse_options()
-    chosen: Sequence[str] = options.targets or list(TARGETS)
-    total = sum(SHARES[name] for name in chosen)
+    group: Group = GROUPS[options.group]
+    chosen: Sequence[str] = options.targets or list(group.targets)
+    total = sum(group.share(name) for name in chosen)
     failed = False
     for name in chosen:
-        count = round(options.count * SHARES[name] / total)
+        count = round(options.count * group.share(name) / total)
         if options.guided:
             failed |= not _run_guided(name, count, options)
         else:
@@ -32,24 +33,31 @@ def main() -> int:
 
 
 def _parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m fuzz", description="Fuzz the inference server.")
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; default: all")
+    parser = argparse.ArgumentParser(
+        prog="python -m fuzz", description="Feed noise to what strangers can reach."
+    )
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="default: all of the group")
+    parser.add_argument("--group", choices=GROUPS, default="server", help="default: %(default)s")
     parser.add_argument("--count", type=int, default=1_000_000, help="inputs in all (default: %(default)s)")
     parser.add_argument("--seconds", type=int, default=None, metavar="S", help="per target, at most")
     parser.add_argument("--seed", type=int, default=1, help="other inputs (default: %(default)s)")
     parser.add_argument("--keep", type=Path, default=Path("/tmp"), help="folder for an input that failed")
     parser.add_argument("--guided", action="store_true", help="let coverage lead: slower, and sees more")
     options = parser.parse_args()
-    unknown = sorted(set(options.targets) - set(TARGETS))
+    if options.guided and options.group != "server":
+        parser.error("coverage leads through the inference server alone: leave --guided out")
+    targets = GROUPS[options.group].targets
+    unknown = sorted(set(options.targets) - set(targets))
     if unknown:
-        parser.error(f"there is no target {unknown[0]}, only {', '.join(TARGETS)}")
+        parser.error(f"there is no target {unknown[0]}, only {', '.join(targets)}")
     return options
 
 
 def _run(name: str, count: int, options: argparse.Namespace) -> bool:
     """Fuzz with the engine of this package; says whether all went well."""
     seconds = float("inf") if options.seconds is None else options.seconds
-    outcome = run(TARGETS[name](), count=count, seed=options.seed, seconds=seconds)
+    target = GROUPS[options.group].targets[name]()
+    outcome = run(target, count=count, seed=options.seed, seconds=seconds)
     print(
         f"{name:<13} {outcome.inputs:>9,} inputs  {len(outcome.kinds):>5} kinds of outcomes"
         f"  {outcome.seconds:7.1f} s  {'FAILED' if outcome.finding else 'ok'}",
@@ -73,7 +81,7 @@ def _report(name: str, outcome: Outcome, folder: Path) -> bool:
 def _run_guided(name: str, count: int, options: argparse.Namespace) -> bool:
     """Fuzz with atheris, in its own environment; says whether all went well."""
     with tempfile.TemporaryDirectory() as folder:
-        for place, seed in enumerate(TARGETS[name]().seeds):
+        for place, seed in enumerate(GROUPS[options.group].targets[name]().seeds):
             (Path(folder) / f"seed-{place}").write_bytes(seed)
         command = [
             "uv",

@@ -1,0 +1,1 @@
+"""What decides about trust and is written by strangers: signed documents, manifests, key files, reviews."""
