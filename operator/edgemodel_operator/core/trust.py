@@ -9,11 +9,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
 from edgemodel_operator.api.trustpolicy import Mode, TrustPolicySpec
+from edgemodel_operator.core.exemption import Exemption, choose_exemption
 from edgemodel_operator.core.glob import glob_matches
 
 EVERYTHING = ("**",)
@@ -26,7 +29,7 @@ class Policy:
     name: str
     spec: TrustPolicySpec
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Name the content: two policies with the same spec give the same verdict about an image."""
         text = json.dumps(self.spec.to_raw(), sort_keys=True, separators=(",", ":"))
@@ -52,20 +55,30 @@ AnyPolicy: TypeAlias = Policy | BrokenPolicy
 
 @dataclass(frozen=True)
 class PolicyVerdict:
-    """What one policy says about one image; `missing` is the half sentence that tells what it lacks."""
+    """What one policy says about one image.
+
+    `missing` is the half sentence that tells what the image lacks, `reason` a CamelCase word for it; `by`
+    says who vouched, each as `authority=key`.
+    """
 
     policy: str
     mode: Mode
     trusted: bool
     missing: str = ""
+    reason: str = ""
+    by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What all policies say about one image: `refusals` empty means that it may run."""
+    """What all policies say about one image: `refusals` empty means that it may run.
+
+    `exceptions` names the TrustException by which it may, if there is one.
+    """
 
     refusals: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    exceptions: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> bool:
@@ -107,22 +120,37 @@ def strictest_mode(policies: Sequence[AnyPolicy]) -> Mode:
     return Mode.AUDIT if only_audit else Mode.ENFORCE
 
 
-def judge(image: str, namespace: str, verdicts: Sequence[PolicyVerdict]) -> Judgement:
+def judge(
+    image: str,
+    namespace: str,
+    verdicts: Sequence[PolicyVerdict],
+    exceptions: Sequence[Exemption] = (),
+    now: datetime | None = None,
+) -> Judgement:
     """Combine what every matching policy said about an image in a namespace.
 
-    No verdict means that no policy matched, and that refuses: silence is no trust.
+    No verdict means that no policy matched, and that refuses: silence is no trust. What is refused may be
+    excused by one of `exceptions`, if that one covers every policy that refuses; without `now`, a time with
+    its zone, none counts.
     """
-    if not verdicts:
-        return Judgement(refusals=(no_policy_sentence(image, namespace),))
     failed = [verdict for verdict in verdicts if not verdict.trusted]
-    return Judgement(
-        refusals=tuple(_sentence(image, verdict) for verdict in failed if verdict.mode is Mode.ENFORCE),
-        warnings=tuple(
-            f"{_sentence(image, verdict)} (admitted because the policy is in Audit mode)"
-            for verdict in failed
-            if verdict.mode is Mode.AUDIT
-        ),
+    refusing = [verdict for verdict in failed if verdict.mode is Mode.ENFORCE]
+    refusals = tuple(_sentence(image, verdict) for verdict in refusing)
+    if not verdicts:
+        refusals = (no_policy_sentence(image, namespace),)
+    warnings = tuple(
+        f"{_sentence(image, verdict)} (admitted because the policy is in Audit mode)"
+        for verdict in failed
+        if verdict.mode is Mode.AUDIT
     )
+    if not refusals or now is None:
+        return Judgement(refusals, warnings)
+    names = frozenset(verdict.policy for verdict in refusing)
+    exemption = choose_exemption(exceptions, image, namespace, names, now)
+    if exemption is None:
+        return Judgement(refusals, warnings)
+    excused = tuple(f"{sentence} ({exemption.sentence})" for sentence in refusals)
+    return Judgement(warnings=(*excused, *warnings), exceptions=(exemption.name,))
 
 
 def no_policy_sentence(image: str, namespace: str) -> str:
