@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 
 from edgemodel_operator.adapters.authorities import AuthorityStore
 from edgemodel_operator.adapters.kube import KubeApi, NoCluster, connect
+from edgemodel_operator.adapters.registry_access import RegistryAccess
 from edgemodel_operator.admission.judge import Judge
 from edgemodel_operator.admission.metrics import AdmissionMetrics
 from edgemodel_operator.admission.policies import PolicyWatch
-from edgemodel_operator.admission.registries import RegistryAccess
 from edgemodel_operator.admission.server import AdmissionServer
 from edgemodel_operator.admission.verifier import ImageVerifier
 from edgemodel_operator.oci.transport import new_session

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from edgemodel_operator.adapters.authorities import Authorities, AuthorityStore
 from edgemodel_operator.adapters.kube import KubeError
+from edgemodel_operator.adapters.registry_access import RegistryAccess
 from edgemodel_operator.admission.metrics import AdmissionMetrics, Result
-from edgemodel_operator.admission.registries import RegistryAccess
 from edgemodel_operator.admission.verdict_cache import Overloaded, VerdictCache, VerdictKey
 from edgemodel_operator.core.trust import Policy, PolicyVerdict
 from edgemodel_operator.oci.errors import RegistryError
