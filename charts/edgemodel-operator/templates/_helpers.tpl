@@ -169,20 +169,25 @@ docker:
 {{- end }}
 {{- end -}}
 
-{{/* What both webhooks have in common. */}}
+{{/* What all webhooks have in common. Call with (dict "root" $ "path" PATH). */}}
 {{- define "edgemodel.webhookBasics" -}}
 matchPolicy: Equivalent
-sideEffects: None
+sideEffects: {{ .sideEffects | default "None" }}
 timeoutSeconds: 10
 admissionReviewVersions: [v1]
 clientConfig:
   service:
     name: edgemodel-admission
     namespace: {{ .root.Release.Namespace }}
-    path: /validate
+    path: {{ .path }}
     port: 443
+{{- end -}}
+
+{{/* The namespaces that are judged. */}}
+{{- define "edgemodel.guardedNamespaces" -}}
+{{- $selector := .Values.admission.namespaceSelector | default dict -}}
 namespaceSelector:
-  {{- with .selector.matchLabels }}
+  {{- with $selector.matchLabels }}
   matchLabels:
     {{- toYaml . | nindent 4 }}
   {{- end }}
@@ -191,8 +196,26 @@ namespaceSelector:
     # judge its own pods, a site that lost power could not start it again.
     - key: kubernetes.io/metadata.name
       operator: NotIn
-      values: [{{ .root.Release.Namespace }}, kube-system]
-    {{- with .selector.matchExpressions }}
+      values: [{{ .Release.Namespace }}, kube-system]
+    {{- with $selector.matchExpressions }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
+{{- end -}}
+
+{{/* CEL: all images that a pod would run, as a list. Call with the variable that holds the pod. */}}
+{{- define "edgemodel.imagesOf" -}}
+{{ . }}.spec.containers.map(one, one.?image.orValue("")) +
+{{ . }}.spec.?initContainers.orValue([]).map(one, one.?image.orValue("")) +
+{{ . }}.spec.?ephemeralContainers.orValue([]).map(one, one.?image.orValue("")) +
+{{ . }}.spec.?volumes.orValue([]).filter(one, has(one.image)).map(one, one.image.?reference.orValue(""))
+{{- end -}}
+
+{{/* Asks only about what would run something new. Labels, finalizers and deletions pass also while no replica
+     answers: else an outage would keep pods from going. */}}
+{{- define "edgemodel.runsSomethingNew" -}}
+- name: runs-something-new
+  expression: >-
+    request.operation != "UPDATE" ||
+    ({{ include "edgemodel.imagesOf" "object" | nindent 4 | trim }}) !=
+    ({{ include "edgemodel.imagesOf" "oldObject" | nindent 4 | trim }})
 {{- end -}}
