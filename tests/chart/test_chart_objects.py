@@ -11,13 +11,11 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from edgemodel_operator.admission.server import PATH
 from edgemodel_operator.api.model import Origin
 from edgemodel_operator.api.names import FIELD_MANAGER, NODE_LABEL_PREFIX
 from edgemodel_operator.main import LEASE_NAME
-from edgemodel_operator.settings import BuildMode, BuildSettings, Settings, load_settings
-from edgemodel_operator.web.certificate_keeper import CertificateNames
-from support.chart import CHART, NAMESPACE, HelmError, Objects, Render
+from edgemodel_operator.settings import BuildMode, BuildSettings, Settings
+from support.chart import CHART, NAMESPACE, HelmError, Objects, Render, rendered_settings, rules
 
 DIGEST = f"sha256:{'a' * 64}"
 FULL: dict[str, Any] = {
@@ -137,12 +135,6 @@ def test_the_certificates_for_docker_engines_are_mounted_in_the_operator_alone(r
     assert "docker" not in {volume["name"] for volume in admission["volumes"]}
 
 
-def rendered_settings(objects: Objects, folder: Path) -> Settings:
-    path = folder / "config.yaml"
-    path.write_text(objects["ConfigMap", "edgemodel-config"]["data"]["config.yaml"])
-    return load_settings({"EDGEMODEL_CONFIG": str(path), "POD_NAMESPACE": NAMESPACE, "POD_NAME": "x"})
-
-
 def test_helm_finds_nothing_to_complain_about(helm: Path) -> None:
     process = subprocess.run(
         [helm, "lint", "--strict", CHART], capture_output=True, text=True, check=False, timeout=60
@@ -229,17 +221,6 @@ def test_a_digest_wins_over_the_tag(render: Render) -> None:
 # --- rights -----------------------------------------------------------------------------------------
 
 
-def rules(objects: Objects, kind: str, name: str) -> set[tuple[str, str, tuple[str, ...]]]:
-    """Flatten a role to (verb, group/resource, resource names)."""
-    return {
-        (verb, f"{group}/{resource}", tuple(rule.get("resourceNames", ())))
-        for rule in objects[kind, name]["rules"]
-        for verb in rule["verbs"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-    }
-
-
 def test_nobody_gets_wildcards_or_ways_to_more_rights(render: Render) -> None:
     for (kind, name), document in render(FULL).items():
         if kind not in {"Role", "ClusterRole"}:
@@ -283,27 +264,6 @@ def test_the_operator_reads_its_keys_and_keeps_its_lease_by_name(render: Render)
     assert ("update", "coordination.k8s.io/leases", (LEASE_NAME,)) in mine
 
 
-def test_the_webhook_reads_policies_and_writes_two_objects(render: Render) -> None:
-    objects = render(FULL)
-    assert rules(objects, "ClusterRole", "edgemodel-admission") == {
-        *((verb, "edgemodel.dev/trustpolicies", ()) for verb in ("get", "list", "watch")),
-        *(
-            (verb, "admissionregistration.k8s.io/validatingwebhookconfigurations", ("edgemodel-admission",))
-            for verb in ("get", "patch")
-        ),
-    }
-    assert rules(objects, "Role", "edgemodel-admission") == {
-        ("get", "/secrets", ("edgemodel-admission-tls",)),
-        ("update", "/secrets", ("edgemodel-admission-tls",)),
-        ("get", "/secrets", ("public-a", "public-b", "site-registry")),
-    }
-
-
-def test_the_webhook_cannot_read_the_private_key(objects: Objects, render: Render) -> None:
-    signing = yaml.safe_load((CHART / "values.yaml").read_text())["signing"]["secretName"]
-    assert all(signing not in names for _, _, names in rules(objects, "Role", "edgemodel-admission"))
-
-
 def test_secrets_of_models_are_readable_in_the_named_namespaces_only(render: Render) -> None:
     objects = render(FULL)
     assert rules(objects, "Role", "plant-a/edgemodel-operator-secrets") == {("get", "/secrets", ())}
@@ -339,80 +299,7 @@ def test_every_binding_points_to_a_role_and_an_account_that_exist(render: Render
             assert ("ServiceAccount", document["subjects"][0]["name"]) in objects
 
 
-# --- webhook and node policy ---------------------------------------------------------------------------
-
-
-def webhooks(objects: Objects) -> dict[str, dict[str, Any]]:
-    configuration = objects["ValidatingWebhookConfiguration", "edgemodel-admission"]
-    return {webhook["name"]: webhook for webhook in configuration["webhooks"]}
-
-
-def test_the_webhook_fails_closed_for_every_way_in_which_a_pod_gets_images(objects: Objects) -> None:
-    webhook = webhooks(objects)["pods.edgemodel.dev"]
-    assert webhook["failurePolicy"] == "Fail"
-    assert webhook["matchPolicy"] == "Equivalent"
-    assert webhook["sideEffects"] == "None"
-    assert webhook["timeoutSeconds"] == 10
-    (rule,) = webhook["rules"]
-    assert set(rule["resources"]) == {"pods", "pods/ephemeralcontainers"}
-    assert set(rule["operations"]) == {"CREATE", "UPDATE"}
-
-
-def test_workloads_get_an_early_answer_that_never_blocks(objects: Objects, render: Render) -> None:
-    webhook = webhooks(objects)["workloads.edgemodel.dev"]
-    assert webhook["failurePolicy"] == "Ignore"
-    resources = {resource for rule in webhook["rules"] for resource in rule["resources"]}
-    assert resources == {
-        *("deployments", "replicasets", "daemonsets", "statefulsets"),
-        *("jobs", "cronjobs", "replicationcontrollers"),
-    }
-    assert list(webhooks(render({"admission": {"workloads": False}}))) == ["pods.edgemodel.dev"]
-
-
-@pytest.mark.parametrize("selector", [None, {}, {"matchLabels": {"a": "b"}}])
-def test_the_own_namespace_and_kube_system_are_excluded_by_their_names_always(
-    render: Render, selector: dict[str, Any] | None
-) -> None:
-    for webhook in webhooks(render({"admission": {"namespaceSelector": selector}})).values():
-        expression = {
-            "key": "kubernetes.io/metadata.name",
-            "operator": "NotIn",
-            "values": [NAMESPACE, "kube-system"],
-        }
-        assert expression in webhook["namespaceSelector"]["matchExpressions"]
-
-
-def test_by_default_only_labeled_namespaces_are_judged(objects: Objects) -> None:
-    for webhook in webhooks(objects).values():
-        assert webhook["namespaceSelector"]["matchLabels"] == {"edgemodel.dev/verify-images": "enforce"}
-
-
-def test_more_expressions_narrow_the_selection(render: Render) -> None:
-    more = {"key": "team", "operator": "In", "values": ["line"]}
-    rendered = render({"admission": {"namespaceSelector": {"matchExpressions": [more]}}})
-    for webhook in webhooks(rendered).values():
-        assert more in webhook["namespaceSelector"]["matchExpressions"]
-
-
-def test_the_chart_names_neither_ca_bundle_nor_certificates(objects: Objects) -> None:
-    for webhook in webhooks(objects).values():
-        assert "caBundle" not in webhook["clientConfig"]
-    assert not {"data", "stringData"} & objects["Secret", "edgemodel-admission-tls"].keys()
-
-
-def test_the_names_that_the_program_uses_are_those_of_the_chart(objects: Objects, tmp_path: Path) -> None:
-    admission = rendered_settings(objects, tmp_path).admission
-    names = CertificateNames(NAMESPACE, admission.secret_name, admission.service_name)
-    assert ("ValidatingWebhookConfiguration", admission.webhook_name) in objects
-    assert ("Secret", names.secret) in objects
-    service = objects["Service", names.service]
-    for webhook in webhooks(objects).values():
-        reference = webhook["clientConfig"]["service"]
-        assert (reference["name"], reference["namespace"]) == (names.service, names.namespace)
-        assert reference["path"] == PATH
-    assert service["spec"]["ports"] == [{"name": "https", "port": 443, "targetPort": "https"}]
-    container = objects["Deployment", "edgemodel-admission"]["spec"]["template"]["spec"]["containers"][0]
-    assert {port["name"]: port["containerPort"] for port in container["ports"]}["https"] == admission.port
+# --- node policy --------------------------------------------------------------------------------------
 
 
 def test_the_operator_may_change_only_its_own_labels_on_nodes(objects: Objects) -> None:
@@ -430,7 +317,10 @@ def test_the_operator_may_change_only_its_own_labels_on_nodes(objects: Objects) 
 
 def test_the_crds_are_templates_and_stay_when_the_chart_goes(objects: Objects) -> None:
     crds = [o for (kind, _), o in objects.items() if kind == "CustomResourceDefinition"]
-    assert {crd["spec"]["names"]["kind"] for crd in crds} == {"EdgeModel", "AcceleratorClass", "TrustPolicy"}
+    assert {crd["spec"]["names"]["kind"] for crd in crds} == {
+        *("EdgeModel", "AcceleratorClass"),
+        *("TrustPolicy", "TrustException"),
+    }
     assert all(crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for crd in crds)
 
 

@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from edgemodel_operator.settings import Settings, load_settings
+
 CHART = Path(__file__).parents[2] / "charts" / "edgemodel-operator"
 NAMESPACE = "edgemodel-system"
 
@@ -42,3 +44,21 @@ def render_chart(helm: Path, values: dict[str, Any], arguments: Sequence[str] = 
             raise HelmError(f"{document['kind']} {name} is rendered twice")
         objects[document["kind"], name] = document
     return objects
+
+
+def rendered_settings(objects: Objects, folder: Path) -> Settings:
+    """Read the rendered configuration as the programs do; `folder` is for the file."""
+    path = folder / "config.yaml"
+    path.write_text(objects["ConfigMap", "edgemodel-config"]["data"]["config.yaml"])
+    return load_settings({"EDGEMODEL_CONFIG": str(path), "POD_NAMESPACE": NAMESPACE, "POD_NAME": "x"})
+
+
+def rules(objects: Objects, kind: str, name: str) -> set[tuple[str, str, tuple[str, ...]]]:
+    """Flatten a role to (verb, group/resource, resource names)."""
+    return {
+        (verb, f"{group}/{resource}", tuple(rule.get("resourceNames", ())))
+        for rule in objects[kind, name]["rules"]
+        for verb in rule["verbs"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
