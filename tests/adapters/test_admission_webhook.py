@@ -178,7 +178,7 @@ async def put_policy(program: Program, document: dict[str, Any]) -> None:
 async def signed(client: RegistryClient, registry: str, repository: str, *keys: LocalKey) -> Reference:
     pushed = await push_image(client, Reference(registry, repository), repository.encode())
     for key in keys:
-        await sign_image(client, pushed.index, key)
+        await sign_image(client, pushed.index, [key])
     return pushed.index
 
 
@@ -209,7 +209,7 @@ async def test_an_image_signed_under_another_name_is_refused(
     key = new_key()
     content = b"the same bytes"
     original = await push_image(client, Reference(registry.host, "rehost/original"), content)
-    await sign_image(client, original.index, key)
+    await sign_image(client, original.index, [key])
     copy = await push_image(client, Reference(registry.host, "rehost/copy"), content)
     assert copy.digest == original.digest
     await put_policy(program, policy("plant", f"{registry.host}/rehost/*", key))

@@ -46,7 +46,7 @@ async def test_an_image_shows_its_model_its_layers_and_what_is_attached(
 ) -> None:
     password = b"secret"
     key = load_private_key(generate_key_pair(password).private_pem, password)
-    await sign_image(client, parse_reference(images.old), key)
+    await sign_image(client, parse_reference(images.old), [key])
     shown = await edgemodel("inspect", images.old, "--plain-http", registry.host)
     assert shown.code == 0, shown.err
     lines = shown.out.splitlines()

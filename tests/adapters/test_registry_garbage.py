@@ -96,7 +96,7 @@ async def publish(
     body = make_index(children, {BUILD_KEY: build_key})
     index = (await client.put_manifest(ref.with_tag(index_tag(build_key)), body, OCI_INDEX)).descriptor
     if signed:
-        await sign_image(client, ref.with_digest(index.digest), SIGNER)
+        await sign_image(client, ref.with_digest(index.digest), [SIGNER])
     else:
         body = make_index([], {"attached to": index.digest})
         await client.put_manifest(ref.with_tag(fallback_tag(index.digest) + ".sig"), body, OCI_INDEX)

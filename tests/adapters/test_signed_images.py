@@ -45,7 +45,7 @@ class Shelf:
         put = await self.client.put_manifest(tag, body, OCI_INDEX)
         index = self.repository.with_digest(put.descriptor.digest)
         if key is not None:
-            await sign_image(self.client, index, key)
+            await sign_image(self.client, index, [key])
         return str(index)
 
     async def find(self, build_key: str = BUILD) -> BuiltImage | None:

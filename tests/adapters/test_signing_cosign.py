@@ -150,7 +150,7 @@ async def test_we_read_the_key_files_of_cosign(cosign: Cosign) -> None:
 async def test_case_17_cosign_3_verifies_what_we_sign(
     cosign_v3: Cosign, registry_client: RegistryClient, image: PushedImage, key: LocalKey
 ) -> None:
-    await sign_image(registry_client, image.index, key)
+    await sign_image(registry_client, image.index, [key])
     for reference in (image.index, *image.children):
         await cosign_v3.verify(reference)
 
@@ -158,7 +158,7 @@ async def test_case_17_cosign_3_verifies_what_we_sign(
 async def test_case_17_cosign_2_verifies_our_legacy_signatures(
     cosign_v2: Cosign, registry_client: RegistryClient, image: PushedImage, key: LocalKey
 ) -> None:
-    await sign_image(registry_client, image.index, key, formats=LEGACY)
+    await sign_image(registry_client, image.index, [key], formats=LEGACY)
     for reference in (image.index, *image.children):
         await cosign_v2.verify(reference)
 
@@ -166,7 +166,7 @@ async def test_case_17_cosign_2_verifies_our_legacy_signatures(
 async def test_case_17_cosign_2_verifies_both_formats_given_an_empty_trusted_root(
     cosign_v2: Cosign, registry_client: RegistryClient, image: PushedImage, key: LocalKey
 ) -> None:
-    await sign_image(registry_client, image.index, key, formats=BOTH)
+    await sign_image(registry_client, image.index, [key], formats=BOTH)
     await cosign_v2.run("trusted-root", "create", "--out", "root.json")
     for reference in (image.index, *image.children):
         await cosign_v2.verify(reference, "--trusted-root", "root.json")
@@ -175,8 +175,8 @@ async def test_case_17_cosign_2_verifies_both_formats_given_an_empty_trusted_roo
 async def test_case_17_cosign_3_verifies_each_format_alone(
     cosign_v3: Cosign, registry_client: RegistryClient, image: PushedImage, key: LocalKey
 ) -> None:
-    await sign_image(registry_client, image.children[0], key, formats=LEGACY)
-    await sign_image(registry_client, image.children[1], key, formats=BUNDLE)
+    await sign_image(registry_client, image.children[0], [key], formats=LEGACY)
+    await sign_image(registry_client, image.children[1], [key], formats=BUNDLE)
     await cosign_v3.verify(image.children[0])
     await cosign_v3.verify(image.children[1])
 
@@ -186,7 +186,7 @@ async def test_cosign_refuses_our_signatures_by_another_key(
 ) -> None:
     stranger_pair = generate_key_pair(b"")
     stranger = load_private_key(stranger_pair.private_pem, b"")
-    await sign_image(registry_client, image.children[0], stranger)
+    await sign_image(registry_client, image.children[0], [stranger])
     await cosign.run("trusted-root", "create", "--out", "root.json", status=None)
     refused = await cosign.verify(image.children[0], "--trusted-root", "root.json", status=None)
     assert refused.status != 0
@@ -242,13 +242,13 @@ async def test_signatures_of_cosign_and_ours_live_side_by_side(
     ours_pair = generate_key_pair(b"")
     ours = load_private_key(ours_pair.private_pem, b"")
     child = image.children[0]
-    await sign_image(registry_client, child, ours)
+    await sign_image(registry_client, child, [ours])
     if cosign.program == tool("cosign-v2"):
         await cosign.run("sign", "--key", "cosign.key", "--tlog-upload=false", "--yes", str(child))
     else:
         await sign_with_cosign_3(cosign, child)
     again = load_private_key(generate_key_pair(b"").private_pem, b"")
-    await sign_image(registry_client, child, again)
+    await sign_image(registry_client, child, [again])
 
     authorities = [
         *plant,

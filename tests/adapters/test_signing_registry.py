@@ -140,7 +140,7 @@ async def put_legacy(
 async def test_what_is_signed_verifies_index_and_platforms(
     registry_client: RegistryClient, image: PushedImage, formats: frozenset[Format]
 ) -> None:
-    signed = await sign_image(registry_client, image.index, KEY, formats=formats)
+    signed = await sign_image(registry_client, image.index, [KEY], formats=formats)
     assert [one.digest for one in signed] == list(image.digests)
     assert [one.platform for one in signed] == ["", "linux/amd64", "linux/arm64"]
     assert all(one.added == formats for one in signed)
@@ -156,9 +156,9 @@ async def test_what_is_signed_verifies_index_and_platforms(
 
 
 async def test_signing_twice_adds_nothing(registry_client: RegistryClient, image: PushedImage) -> None:
-    await sign_image(registry_client, image.index, KEY)
+    await sign_image(registry_client, image.index, [KEY])
     before = await stored_objects(registry_client, image)
-    signed = await sign_image(registry_client, image.index, KEY)
+    signed = await sign_image(registry_client, image.index, [KEY])
     assert all(not one.added for one in signed)
     assert await stored_objects(registry_client, image) == before
 
@@ -166,8 +166,8 @@ async def test_signing_twice_adds_nothing(registry_client: RegistryClient, image
 async def test_what_is_missing_is_added_and_what_is_there_kept(
     registry_client: RegistryClient, image: PushedImage
 ) -> None:
-    await sign_image(registry_client, image.children[0], KEY, formats={Format.LEGACY})
-    signed = {one.digest: one.added for one in await sign_image(registry_client, image.index, KEY)}
+    await sign_image(registry_client, image.children[0], [KEY], formats={Format.LEGACY})
+    signed = {one.digest: one.added for one in await sign_image(registry_client, image.index, [KEY])}
     assert signed == {
         image.digest: BOTH,
         image.platforms[0].digest: {Format.BUNDLE},
@@ -179,7 +179,7 @@ async def test_unsigned_unknown_and_unnamed_are_told_apart(
     registry_client: RegistryClient, image: PushedImage
 ) -> None:
     assert reason_of(await verify_image(registry_client, image.index, [PLANT])) is Reason.UNSIGNED
-    await sign_image(registry_client, image.index, STRANGER)
+    await sign_image(registry_client, image.index, [STRANGER])
     verdict = await verify_image(registry_client, image.index, [PLANT])
     assert reason_of(verdict) is Reason.UNKNOWN_KEY
     assert isinstance(verdict, Untrusted)
@@ -191,7 +191,7 @@ async def test_unsigned_unknown_and_unnamed_are_told_apart(
     tagged = image.index.with_tag("latest")
     assert reason_of(await verify_image(registry_client, tagged, [PLANT])) is Reason.NO_DIGEST
     with pytest.raises(NotSignable):
-        await sign_image(registry_client, tagged, KEY)
+        await sign_image(registry_client, tagged, [KEY])
     with pytest.raises(NotFound):
         await verify_image(registry_client, image.index.with_digest("sha256:" + "0" * 64), [PLANT])
 
@@ -199,8 +199,8 @@ async def test_unsigned_unknown_and_unnamed_are_told_apart(
 async def test_all_authorities_that_vouch_are_named(
     registry_client: RegistryClient, image: PushedImage
 ) -> None:
-    await sign_image(registry_client, image.index, KEY, formats={Format.LEGACY})
-    await sign_image(registry_client, image.index, STRANGER, formats={Format.BUNDLE})
+    await sign_image(registry_client, image.index, [KEY], formats={Format.LEGACY})
+    await sign_image(registry_client, image.index, [STRANGER], formats={Format.BUNDLE})
     authorities = [PLANT, Authority("central", (STRANGER.public_key,)), Authority("absent", ())]
     verdict = await verify_image(registry_client, image.index, authorities, platforms_signed=True)
     assert isinstance(verdict, Trusted)
@@ -210,7 +210,7 @@ async def test_all_authorities_that_vouch_are_named(
 async def test_case_04_a_copy_in_another_repository_is_not_trusted_unless_asked(
     registry_client: RegistryClient, image: PushedImage
 ) -> None:
-    await sign_image(registry_client, image.index, KEY)
+    await sign_image(registry_client, image.index, [KEY])
     copy = Reference(image.index.registry, f"{image.index.repository}-copy", digest=image.digest)
     await push_image(registry_client, copy)
     payload = simple_signing.make_payload(image.index.name, image.digest)
@@ -250,7 +250,7 @@ async def test_case_10_junk_beside_a_good_signature_changes_nothing(
     verdict = await verify_image(registry_client, image.index, [PLANT])
     assert isinstance(verdict, Trusted)
     assert verdict.evidence[0].ignored == 4
-    await sign_image(registry_client, image.index, KEY)
+    await sign_image(registry_client, image.index, [KEY])
     found = await read_signatures(registry_client, image.index, image.digest, Format.LEGACY)
     assert len(found.candidates) == 3
 
@@ -261,7 +261,7 @@ async def test_a_signature_tag_that_holds_something_else_does_not_stop_a_signer(
     tag = image.index.with_tag(simple_signing.signature_tag(image.digest))
     await registry_client.put_manifest(tag, make_index(image.platforms, {"odd": "one"}), OCI_INDEX)
     assert reason_of(await verify_image(registry_client, image.index, [PLANT])) is Reason.UNSIGNED
-    await sign_image(registry_client, image.index, KEY, formats={Format.LEGACY})
+    await sign_image(registry_client, image.index, [KEY], formats={Format.LEGACY})
     assert isinstance(await verify_image(registry_client, image.index, [PLANT]), Trusted)
 
 
@@ -285,7 +285,7 @@ async def test_case_12_fifty_parallel_signers_lose_no_signature(
         # A client each, as if each were a process of its own: they share no locks.
         async with new_session() as session:
             alone = RegistryClient(session, plain_http={registry.host})
-            await sign_image(alone, plain.children[0], key)
+            await sign_image(alone, plain.children[0], [key])
 
     await asyncio.gather(*(sign_alone(key) for key in keys))
     digest = plain.platforms[0].digest
@@ -321,7 +321,7 @@ async def test_case_13_signed_platforms_do_not_make_their_index_signed(
     registry_client: RegistryClient, image: PushedImage
 ) -> None:
     for child in image.children:
-        await sign_image(registry_client, child, KEY)
+        await sign_image(registry_client, child, [KEY])
     assert reason_of(await verify_image(registry_client, image.index, [PLANT])) is Reason.UNSIGNED
 
 
@@ -331,7 +331,7 @@ async def test_case_13_platforms_signed_by_somebody_else_than_the_index_do_not_p
     payload = simple_signing.make_payload(image.index.name, image.digest)
     await put_legacy(registry_client, image.index, image.digest, [(payload, await KEY.sign(payload))])
     for child in image.children:
-        await sign_image(registry_client, child, STRANGER)
+        await sign_image(registry_client, child, [STRANGER])
     authorities = [PLANT, Authority("central", (STRANGER.public_key,))]
     verdict = await verify_image(registry_client, image.index, authorities, platforms_signed=True)
     assert reason_of(verdict) is Reason.PLATFORM_UNSIGNED
@@ -340,7 +340,7 @@ async def test_case_13_platforms_signed_by_somebody_else_than_the_index_do_not_p
 async def test_case_13_a_platform_swapped_into_a_new_index_is_not_signed(
     registry_client: RegistryClient, image: PushedImage
 ) -> None:
-    await sign_image(registry_client, image.index, KEY)
+    await sign_image(registry_client, image.index, [KEY])
     other = await push_image(registry_client, image.index, b"another model")
     body = make_index([image.platforms[0], other.platforms[1]])
     mixed = image.index.with_digest(Descriptor.of(OCI_INDEX, body).digest)
@@ -366,7 +366,7 @@ def through(proxy: FaultyRegistry, image: PushedImage) -> Reference:
 async def test_case_19_only_digests_are_asked_for_and_the_tag_never(
     faulty_client: RegistryClient, faulty: FaultyRegistry, client: RegistryClient, plain: PushedImage
 ) -> None:
-    await sign_image(client, plain.index, KEY)
+    await sign_image(client, plain.index, [KEY])
     await verify_image(faulty_client, through(faulty, plain), [PLANT], any_repository=True)
     asked = [path.rpartition("/")[2] for _, path, _ in faulty.seen if "/manifests/" in path]
     assert asked[0] == plain.digest
@@ -426,7 +426,7 @@ async def test_case_11_a_broken_list_of_referrers_is_an_error(
 async def test_case_23_a_failing_format_does_not_matter_when_the_other_suffices(
     faulty_client: RegistryClient, faulty: FaultyRegistry, client: RegistryClient, plain: PushedImage
 ) -> None:
-    await sign_image(client, plain.index, KEY)
+    await sign_image(client, plain.index, [KEY])
     for part in (".sig", "/referrers/"):
         faulty.faults[:] = [fail_times(1000, 500, part=part)]
         image = through(faulty, plain)
@@ -473,7 +473,7 @@ async def test_case_18_nothing_but_the_registry_is_contacted(
 
     sys.addaudithook(watch)
     try:
-        await sign_image(client, plain.index, KEY)
+        await sign_image(client, plain.index, [KEY])
         assert isinstance(await verify_image(client, plain.index, [PLANT]), Trusted)
     finally:
         watching = False
@@ -493,4 +493,4 @@ async def test_an_index_that_could_also_be_an_image_is_neither_signed_nor_truste
     faulty.faults.append(answer_with("/manifests/sha256:", ambiguous, OCI_INDEX))
     assert reason_of(await verify_image(faulty_client, image, [PLANT])) is Reason.AMBIGUOUS_MANIFEST
     with pytest.raises(NotSignable):
-        await sign_image(faulty_client, image, KEY)
+        await sign_image(faulty_client, image, [KEY])

@@ -112,7 +112,7 @@ class ImageSigner:
         """Sign an index and its platform manifests; signing twice adds nothing. Raises SupplyError."""
         key = await self._key()
         try:
-            await sign_image(self._registries.client(credentials), parse_reference(image), key)
+            await sign_image(self._registries.client(credentials), parse_reference(image), [key])
         except SigningError as error:
             raise SupplyError(SupplyStep.SIGN, "SigningFailed", str(error)) from error
         except RegistryError as error:

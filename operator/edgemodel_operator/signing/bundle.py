@@ -1,14 +1,15 @@
 """The Sigstore bundle v0.3 of cosign 3: a DSSE-signed in-toto statement, stored as an OCI 1.1 referrer.
 
 Formats: `sigstore_bundle.proto` of sigstore/protobuf-specs, the DSSE protocol, in-toto Statement v1, and what
-`cosign sign` writes. Only bundles made with a key are understood here; keyless ones are reported as foreign.
+`cosign sign` writes. A bundle is made with a key, or with a short-lived certificate: then `signing.keyless`
+verifies it as a whole, and what is parsed here only says what it is about.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edgemodel_operator.oci.descriptor import (
     OCI_EMPTY,
@@ -44,15 +45,12 @@ MAX_MANIFEST_BYTES = 64 * 1024
 MAX_SUBJECTS = 1024
 MAX_SIGNATURE_BYTES = 8 * 1024
 
-MANIFEST_ANNOTATIONS = {
-    CONTENT_ANNOTATION: "dsse-envelope",
-    PREDICATE_TYPE_ANNOTATION: SIGN_PREDICATE_TYPE,
-}
-"""How cosign labels the manifest of a signature. Unsigned, so nothing is decided by it."""
-
 EMPTY_BLOB = b"{}"
 EMPTY_DESCRIPTOR = Descriptor.of(OCI_EMPTY, EMPTY_BLOB)
 
+_MATERIAL = frozenset(
+    {"publicKey", "certificate", "x509CertificateChain", "tlogEntries", "timestampVerificationData"}
+)
 _BUNDLE = "the bundle"
 _STATEMENT = "the signed statement"
 _MANIFEST = "the bundle's manifest"
@@ -60,11 +58,15 @@ _MANIFEST = "the bundle's manifest"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A DSSE envelope made with a key: what is signed, of which type, and the one signature over it."""
+    """A DSSE envelope: what is signed, of which type, and the one signature over it.
+
+    `certificate` (DER) is set when it was made without a key of the signer's own.
+    """
 
     payload_type: str
     payload: bytes = field(repr=False)
     signature: bytes = field(repr=False)
+    certificate: bytes = field(default=b"", repr=False)
 
     @property
     def message(self) -> bytes:
@@ -125,14 +127,21 @@ def make_bundle(statement: bytes, signature: bytes, key_hint: str) -> bytes:
     )
 
 
-def make_bundle_manifest(bundle: Descriptor, subject: Descriptor) -> bytes:
+def manifest_annotations(predicate_type: str) -> dict[str, str]:
+    """Return how cosign labels the manifest of a bundle. Unsigned, so nothing is decided by it."""
+    return {CONTENT_ANNOTATION: "dsse-envelope", PREDICATE_TYPE_ANNOTATION: predicate_type}
+
+
+def make_bundle_manifest(
+    bundle: Descriptor, subject: Descriptor, predicate_type: str = SIGN_PREDICATE_TYPE
+) -> bytes:
     """Return the manifest that attaches a bundle to the image manifest `subject`.
 
     It carries no creation time: the same signature always gets the same digest, and is stored once.
     """
     return canonical_json(
         {
-            "annotations": MANIFEST_ANNOTATIONS,
+            "annotations": manifest_annotations(predicate_type),
             "artifactType": BUNDLE_MEDIA_TYPE,
             "config": EMPTY_DESCRIPTOR.to_json(),
             "layers": [bundle.to_json()],
@@ -167,18 +176,30 @@ def parse_bundle_manifest(body: bytes) -> Descriptor | None:
 
 
 def parse_bundle(data: bytes) -> Bundle | None:
-    """Read a bundle strictly; `None` when it is well-formed but not made with a key. Raises `FormatError`."""
+    """Read a bundle strictly; `None` when it is well-formed but holds no envelope. Raises `FormatError`."""
     document = parse_strict_json(data, max_bytes=MAX_BUNDLE_BYTES, what=_BUNDLE)
     known = frozenset({"mediaType", "verificationMaterial", "dsseEnvelope", "messageSignature"})
     refuse_unknown_members(document, known, _BUNDLE)
     if string_member(document, "mediaType", _BUNDLE) != BUNDLE_MEDIA_TYPE:
         raise FormatError(f"{_BUNDLE} is not of media type {BUNDLE_MEDIA_TYPE}")
     material = object_member(document, "verificationMaterial", _BUNDLE)
-    if "publicKey" not in material or "dsseEnvelope" not in document:
+    refuse_unknown_members(material, _MATERIAL, _BUNDLE)
+    if "dsseEnvelope" not in document:
         return None
-    if "certificate" in material or "x509CertificateChain" in material or "messageSignature" in document:
+    kinds = [name for name in ("publicKey", "certificate", "x509CertificateChain") if name in material]
+    if len(kinds) > 1 or "messageSignature" in document:
         raise FormatError(f"{_BUNDLE} has two kinds of key or content")
-    envelope = object_member(document, "dsseEnvelope", _BUNDLE)
+    if kinds not in (["publicKey"], ["certificate"]):
+        raise FormatError(f"{_BUNDLE} has neither a key nor a single certificate")
+    envelope = parse_envelope(object_member(document, "dsseEnvelope", _BUNDLE))
+    if kinds == ["publicKey"]:
+        return envelope
+    certificate = object_member(material, "certificate", _BUNDLE)
+    return replace(envelope, certificate=_decode(string_member(certificate, "rawBytes", _BUNDLE)))
+
+
+def parse_envelope(envelope: dict[str, object]) -> Bundle:
+    """Read a DSSE envelope strictly, as it stands in a bundle or alone. Raises `FormatError`."""
     refuse_unknown_members(envelope, frozenset({"payload", "payloadType", "signatures"}), _BUNDLE)
     payload_type = string_member(envelope, "payloadType", _BUNDLE)
     if not (payload_type.isascii() and payload_type.isprintable()):

@@ -1,69 +1,86 @@
 """Sign an image as `cosign sign --recursive` does: an index and each platform in it, in both formats.
 
-Signing twice adds nothing: a valid signature by the same key is kept. Others' signatures are kept as well,
-also when several signers work on one image at the same time.
+Signing twice adds nothing: a signature by the same key over the same claims is kept. Others' signatures are
+kept as well, also when several signers work on one image at the same time.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from edgemodel_operator.oci.descriptor import (
-    INDEX_TYPES,
-    OCI_MANIFEST,
-    Descriptor,
-    sha256_digest,
-)
-from edgemodel_operator.oci.errors import NotFound
+from edgemodel_operator.oci.descriptor import INDEX_TYPES, Descriptor
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.signing import bundle, simple_signing
-from edgemodel_operator.signing.contention import write_until_kept
-from edgemodel_operator.signing.demand import Authority
+from edgemodel_operator.signing.attached import BundlePart, Part, keep_bundles, keep_layers
 from edgemodel_operator.signing.errors import FormatError, NotSignable
-from edgemodel_operator.signing.judge import Wanted, judge_signature
 from edgemodel_operator.signing.keys import Signer
 from edgemodel_operator.signing.stored import read_image, read_signatures
-from edgemodel_operator.signing.verdict import Format, Vouching
-
-MAX_REFERRERS_TO_KEEP = 1000
+from edgemodel_operator.signing.verdict import Format
 
 BOTH = frozenset({Format.LEGACY, Format.BUNDLE})
+
+SignManifest: TypeAlias = Callable[[Descriptor], Awaitable[frozenset[Format]]]
+"""Signs one manifest, and tells in which formats something was written."""
 
 
 @dataclass(frozen=True)
 class SignedDigest:
-    """One digest that now has a signature in each wanted format; `added` are the formats written just now."""
+    """One digest that each signer has now signed in each wanted format.
 
-    digest: str
+    `descriptor` describes its manifest, `platform` is empty for the index itself and for a single image;
+    `added` are the formats in which at least one signature was written just now.
+    """
+
+    descriptor: Descriptor
     platform: str
     added: frozenset[Format]
+
+    @property
+    def digest(self) -> str:
+        """Name the manifest."""
+        return self.descriptor.digest
 
 
 async def sign_image(
     client: RegistryClient,
     image: Reference,
-    signer: Signer,
+    signers: Sequence[Signer],
     *,
     formats: Collection[Format] = BOTH,
 ) -> tuple[SignedDigest, ...]:
     """Sign what `image` names by digest and, if that is an index, each manifest in it; the index comes first.
 
-    Platforms are signed before their index: whoever sees a signed index can rely on its parts. Raises
-    `NotSignable`, `SignatureLost` and `RegistryError`.
+    All signers sign everything, as in the overlap of a rotation. Platforms are signed before their index:
+    whoever sees a signed index can rely on its parts. Raises `NotSignable`, `SignatureLost` and
+    `RegistryError`, and what a signer raises.
     """
+    job = _Signing(client, image, tuple(signers), frozenset(formats))
+    return await for_each_manifest(client, image, job.sign)
+
+
+async def for_each_manifest(
+    client: RegistryClient, image: Reference, sign: SignManifest
+) -> tuple[SignedDigest, ...]:
+    """Sign each platform that an index lists, then the index; the answer has the index first."""
     if image.digest is None:
         raise NotSignable(f"{image} names no digest; a tag cannot be signed, since it may move")
     top, platforms = await _read(client, image)
-    job = _Signing(client, image, signer, frozenset(formats))
+
+    async def sign_platform(platform: Descriptor) -> SignedDigest:
+        # Read it first: a signature must not vouch for bytes that nobody could ever fetch.
+        descriptor, _ = await _read(client, image.with_digest(platform.digest))
+        return SignedDigest(descriptor, str(platform.platform or ""), await sign(descriptor))
+
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(job.sign_platform(platform)) for platform in platforms]
+            tasks = [group.create_task(sign_platform(platform)) for platform in platforms]
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
-    return (SignedDigest(image.digest, "", await job.sign(top)), *(task.result() for task in tasks))
+    return (SignedDigest(top, "", await sign(top)), *(task.result() for task in tasks))
 
 
 async def _read(client: RegistryClient, image: Reference) -> tuple[Descriptor, tuple[Descriptor, ...]]:
@@ -82,84 +99,48 @@ class _Signing:
 
     client: RegistryClient
     image: Reference
-    signer: Signer
+    signers: tuple[Signer, ...]
     formats: frozenset[Format]
 
-    async def sign_platform(self, platform: Descriptor) -> SignedDigest:
-        # Read it first: a signature must not vouch for bytes that nobody could ever fetch.
-        top, _ = await _read(self.client, self.image.with_digest(platform.digest))
-        return SignedDigest(platform.digest, str(platform.platform or ""), await self.sign(top))
-
     async def sign(self, subject: Descriptor) -> frozenset[Format]:
-        missing = [kind for kind in sorted(self.formats) if not await self.is_signed(subject.digest, kind)]
-        for kind in missing:
-            await (self.add_legacy(subject) if kind is Format.LEGACY else self.add_bundle(subject))
-        return frozenset(missing)
+        added = set()
+        for kind in sorted(self.formats):
+            claims = self.claims(subject.digest, kind)
+            missing = await self.missing(subject.digest, kind, claims)
+            if missing:
+                add = self.add_legacy if kind is Format.LEGACY else self.add_bundles
+                await add(subject, claims, missing)
+                added.add(kind)
+        return frozenset(added)
 
-    async def is_signed(self, digest: str, kind: Format) -> bool:
+    def claims(self, digest: str, kind: Format) -> bytes:
+        """Give the document that is signed."""
+        if kind is Format.LEGACY:
+            return simple_signing.make_payload(self.image.name, digest)
+        return bundle.make_statement(self.image.name, digest)
+
+    async def missing(self, digest: str, kind: Format, claims: bytes) -> list[Signer]:
+        """Tell which signers have not signed exactly these claims yet, each key once."""
         found = await read_signatures(self.client, self.image, digest, kind)
-        us = (Authority("this signer", (self.signer.public_key,)),)
-        wanted = Wanted(self.image.name, digest)
-        return any(isinstance(judge_signature(one, wanted, us), Vouching) for one in found.candidates)
+        ours = [one for one in found.candidates if one.payload == claims]
+        by_key = {signer.public_key.fingerprint: signer for signer in self.signers}
+        return [
+            signer
+            for signer in by_key.values()
+            if not any(signer.public_key.verifies(one.signature, one.message) for one in ours)
+        ]
 
-    async def add_legacy(self, subject: Descriptor) -> None:
-        payload = simple_signing.make_payload(self.image.name, subject.digest)
-        described = Descriptor.of(simple_signing.PAYLOAD_MEDIA_TYPE, payload)
-        layer = simple_signing.SignatureLayer(described, await self.signer.sign(payload))
+    async def add_legacy(self, subject: Descriptor, claims: bytes, signers: Sequence[Signer]) -> None:
+        described = Descriptor.of(simple_signing.PAYLOAD_MEDIA_TYPE, claims)
+        layers = [simple_signing.SignatureLayer(described, await signer.sign(claims)) for signer in signers]
         tag = self.image.with_tag(simple_signing.signature_tag(subject.digest))
+        parts = [Part(simple_signing.describe_layer(layer), claims) for layer in layers]
+        await keep_layers(self.client, tag, parts)
 
-        async def write() -> None:
-            await self.client.put_blob(self.image, payload, described)
-            digest, existing = await self.read_legacy(tag)
-            made = simple_signing.make_signature_manifest(existing, [layer])
-            await self.client.put_blob(self.image, made.config, made.config_descriptor)
-            # Look once more, so that as little time as possible lies between what we read and our write.
-            current = await self.client.head_manifest(tag)
-            if (current.digest if current else "") == digest:
-                await self.client.put_manifest(tag, made.body, OCI_MANIFEST)
-
-        async def is_there() -> bool:
-            _, existing = await self.read_legacy(tag)
-            return existing is not None and layer in existing.layers
-
-        await write_until_kept(write, is_there)
-
-    async def read_legacy(self, tag: Reference) -> tuple[str, simple_signing.SignatureManifest | None]:
-        try:
-            manifest = await self.client.get_manifest(tag, max_bytes=simple_signing.MAX_MANIFEST_BYTES)
-        except NotFound:
-            return "", None
-        try:
-            return manifest.descriptor.digest, simple_signing.parse_signature_manifest(manifest.body)
-        except FormatError:
-            # Whatever stands there, no reader can take it for signatures: nothing is lost by replacing it.
-            return manifest.descriptor.digest, None
-
-    async def add_bundle(self, subject: Descriptor) -> None:
-        statement = bundle.make_statement(self.image.name, subject.digest)
-        message = bundle.pre_authentication_encoding(bundle.STATEMENT_MEDIA_TYPE, statement)
-        signed = bundle.make_bundle(statement, await self.signer.sign(message), self.signer.public_key.hint)
-        described = Descriptor.of(bundle.BUNDLE_MEDIA_TYPE, signed)
-        body = bundle.make_bundle_manifest(described, subject)
-        entry = Descriptor(
-            OCI_MANIFEST,
-            sha256_digest(body),
-            len(body),
-            annotations=bundle.MANIFEST_ANNOTATIONS,
-            artifact_type=bundle.BUNDLE_MEDIA_TYPE,
-        )
-
-        async def write() -> None:
-            await self.client.put_blob(self.image, bundle.EMPTY_BLOB, bundle.EMPTY_DESCRIPTOR)
-            await self.client.put_blob(self.image, signed, described)
-            put = await self.client.put_manifest(self.image.with_digest(entry.digest), body, OCI_MANIFEST)
-            if not put.subject_acknowledged:
-                await self.client.add_referrer_fallback(self.image, subject.digest, entry)
-
-        async def is_there() -> bool:
-            listed = await self.client.list_referrers(
-                self.image, subject.digest, max_referrers=MAX_REFERRERS_TO_KEEP
-            )
-            return any(referrer.digest == entry.digest for referrer in listed)
-
-        await write_until_kept(write, is_there)
+    async def add_bundles(self, subject: Descriptor, claims: bytes, signers: Sequence[Signer]) -> None:
+        message = bundle.pre_authentication_encoding(bundle.STATEMENT_MEDIA_TYPE, claims)
+        bundles = [
+            bundle.make_bundle(claims, await signer.sign(message), signer.public_key.hint)
+            for signer in signers
+        ]
+        await keep_bundles(self.client, self.image, subject, [BundlePart(one) for one in bundles])

@@ -11,13 +11,7 @@ import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from edgemodel_operator.oci.descriptor import (
-    OCI_CONFIG,
-    OCI_MANIFEST,
-    Descriptor,
-    InvalidDescriptor,
-    canonical_json,
-)
+from edgemodel_operator.oci.descriptor import Descriptor, InvalidDescriptor, canonical_json
 from edgemodel_operator.oci.reference import is_digest
 from edgemodel_operator.signing.errors import FormatError
 from edgemodel_operator.signing.strict_json import (
@@ -26,6 +20,7 @@ from edgemodel_operator.signing.strict_json import (
     parse_strict_json,
     string_member,
 )
+from edgemodel_operator.signing.tag_manifest import ManifestToPut, add_layers
 
 PAYLOAD_MEDIA_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
 SIGNATURE_ANNOTATION = "dev.cosignproject.cosign/signature"
@@ -62,15 +57,6 @@ class SignatureManifest:
     layers: tuple[SignatureLayer, ...] = ()
     junk: int = 0
     document: dict[str, object] = field(default_factory=dict, repr=False)
-
-
-@dataclass(frozen=True)
-class ManifestToPut:
-    """A signature manifest and the config blob it refers to, ready to be pushed."""
-
-    body: bytes
-    config: bytes
-    config_descriptor: Descriptor
 
 
 def signature_tag(digest: str) -> str:
@@ -125,18 +111,14 @@ def make_signature_manifest(
 
     The same input gives the same bytes, so that two signers who add the same layer write the same manifest.
     """
-    document = dict(existing.document) if existing else {}
-    old = document.get("layers")
-    layers = [*(old if isinstance(old, list) else []), *(_layer_json(layer) for layer in additions)]
-    config = _config([layer.get("digest") for layer in layers if isinstance(layer, dict)])
-    config_descriptor = Descriptor.of(OCI_CONFIG, config)
-    document |= {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": config_descriptor.to_json(),
-        "layers": layers,
-    }
-    return ManifestToPut(canonical_json(document), config, config_descriptor)
+    return add_layers(existing.document if existing else {}, [describe_layer(layer) for layer in additions])
+
+
+def describe_layer(layer: SignatureLayer) -> Descriptor:
+    """Describe a layer as the manifest does: its payload, with the signature as annotation."""
+    annotations = {SIGNATURE_ANNOTATION: base64.b64encode(layer.signature).decode()}
+    payload = layer.payload
+    return Descriptor(payload.media_type, payload.digest, payload.size, annotations=annotations)
 
 
 def _parse_layer(entry: object) -> SignatureLayer | None:
@@ -152,23 +134,3 @@ def _parse_layer(entry: object) -> SignatureLayer | None:
     )
     payload = Descriptor(descriptor.media_type, descriptor.digest, descriptor.size)
     return SignatureLayer(payload, signature) if usable else None
-
-
-def _layer_json(layer: SignatureLayer) -> dict[str, object]:
-    annotation = base64.b64encode(layer.signature).decode()
-    return layer.payload.to_json() | {"annotations": {SIGNATURE_ANNOTATION: annotation}}
-
-
-def _config(diff_ids: list[object]) -> bytes:
-    # Cosign writes an image config with the zero time; nothing reads it, but image tools expect its shape.
-    created = "0001-01-01T00:00:00Z"
-    return canonical_json(
-        {
-            "architecture": "",
-            "config": {},
-            "created": created,
-            "history": [{"created": created} for _ in diff_ids],
-            "os": "",
-            "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        }
-    )
