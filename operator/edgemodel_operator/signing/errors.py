@@ -38,3 +38,19 @@ class NotSignable(SigningError):
 
 class SignatureLost(SigningError):
     """A signature was written again and again and other writers kept replacing it; trying later can help."""
+
+
+class BadIdentity(SigningError):
+    """An identity that cannot be used as described; the message says what to write instead."""
+
+
+class BadTrustedRoot(SigningError):
+    """A trusted root that cannot be used; the message says what is wrong with it."""
+
+
+class NotInTrustedRoot(SigningError):
+    """A signature names a log, or times, that no entry of the trusted root speaks for."""
+
+
+class NotThisIdentity(SigningError):
+    """A bundle that an identity has not made, or that does not prove who made it."""
