@@ -22,6 +22,7 @@ from edgemodel_operator.signing.strict_json import (
     parse_strict_json,
     string_member,
 )
+from edgemodel_operator.signing.wipe import wipe
 
 PEM_LABEL = "ENCRYPTED SIGSTORE PRIVATE KEY"
 LEGACY_PEM_LABEL = "ENCRYPTED COSIGN PRIVATE KEY"
@@ -46,7 +47,11 @@ _WHAT = "the encrypted private key"
 def seal_private_key(der: bytes, password: bytes) -> bytes:
     """Encrypt a PKCS#8 DER private key into the PEM that cosign reads. Takes about 64 MiB and 0.2 s."""
     salt, nonce = os.urandom(SALT_BYTES), os.urandom(SecretBox.NONCE_SIZE)
-    box = SecretBox(Scrypt(salt=salt, length=32, n=SCRYPT_N, r=SCRYPT_R, p=SCRYPT_P).derive(password))
+    key = Scrypt(salt=salt, length=32, n=SCRYPT_N, r=SCRYPT_R, p=SCRYPT_P).derive(password)
+    try:
+        ciphertext = SecretBox(key).encrypt(der, nonce).ciphertext
+    finally:
+        wipe(key)
     document = {
         "kdf": {
             "name": "scrypt",
@@ -54,7 +59,7 @@ def seal_private_key(der: bytes, password: bytes) -> bytes:
             "salt": _encode(salt),
         },
         "cipher": {"name": "nacl/secretbox", "nonce": _encode(nonce)},
-        "ciphertext": _encode(box.encrypt(der, nonce).ciphertext),
+        "ciphertext": _encode(ciphertext),
     }
     body = _encode(json.dumps(document, separators=(",", ":")).encode())
     lines = "\n".join(body[start : start + 64] for start in range(0, len(body), 64))
@@ -62,10 +67,12 @@ def seal_private_key(der: bytes, password: bytes) -> bytes:
 
 
 def open_private_key(pem: bytes, password: bytes) -> bytes:
-    """Decrypt a cosign private key file to PKCS#8 DER. Raises `KeyLoadError`; up to 64 MiB and 0.2 s."""
+    """Decrypt a cosign private key file to PKCS#8 DER, which the caller wipes.
+
+    Raises `KeyLoadError`; takes up to 64 MiB and 0.2 s.
+    """
     document = _parse_document(_pem_body(pem))
     try:
-        key = _derive_key(object_member(document, "kdf", _WHAT), password)
         cipher = object_member(document, "cipher", _WHAT)
         if member(cipher, "name", _WHAT) != "nacl/secretbox":
             raise KeyLoadError(
@@ -77,6 +84,7 @@ def open_private_key(pem: bytes, password: bytes) -> bytes:
         raise KeyLoadError(KeyProblem.CORRUPT, str(error)) from None
     if len(nonce) != SecretBox.NONCE_SIZE or len(ciphertext) < SecretBox.MACBYTES:
         raise KeyLoadError(KeyProblem.CORRUPT, f"{_WHAT} has a nonce or ciphertext of the wrong length")
+    key = _derive_key(document, password)
     try:
         return SecretBox(key).decrypt(ciphertext, nonce)
     except CryptoError:
@@ -85,6 +93,8 @@ def open_private_key(pem: bytes, password: bytes) -> bytes:
             "the password does not open the private key, or the file was changed; "
             "a password written by hand often carries a line break at its end",
         ) from None
+    finally:
+        wipe(key)
 
 
 def _pem_body(pem: bytes) -> bytes:
@@ -113,7 +123,15 @@ def _parse_document(body: bytes) -> dict[str, object]:
         raise KeyLoadError(KeyProblem.CORRUPT, str(error)) from None
 
 
-def _derive_key(kdf: dict[str, object], password: bytes) -> bytes:
+def _derive_key(document: dict[str, object], password: bytes) -> bytes:
+    try:
+        scrypt = _parse_scrypt(object_member(document, "kdf", _WHAT))
+    except FormatError as error:
+        raise KeyLoadError(KeyProblem.CORRUPT, str(error)) from None
+    return scrypt.derive(password)
+
+
+def _parse_scrypt(kdf: dict[str, object]) -> Scrypt:
     if member(kdf, "name", _WHAT) != "scrypt":
         raise KeyLoadError(KeyProblem.UNSUPPORTED, "the private key uses a key derivation other than scrypt")
     params = object_member(kdf, "params", _WHAT)
@@ -129,7 +147,7 @@ def _derive_key(kdf: dict[str, object], password: bytes) -> bytes:
     salt = _decode(string_member(kdf, "salt", _WHAT))
     if not 0 < len(salt) <= MAX_SALT_BYTES:
         raise KeyLoadError(KeyProblem.CORRUPT, "the private key's salt has the wrong length")
-    return Scrypt(salt=salt, length=32, n=n, r=r, p=p).derive(password)
+    return Scrypt(salt=salt, length=32, n=n, r=r, p=p)
 
 
 def _positive_integer(params: dict[str, object], name: str) -> int:

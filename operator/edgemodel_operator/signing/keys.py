@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from edgemodel_operator.signing.errors import KeyLoadError, KeyProblem
 from edgemodel_operator.signing.key_file import open_private_key, seal_private_key
+from edgemodel_operator.signing.wipe import wipe
 
 MIN_RSA_BITS = 3072
 MAX_RSA_BITS = 8192
@@ -132,22 +133,39 @@ class KeyPair:
     public_pem: bytes
 
 
-def generate_key_pair(password: bytes) -> KeyPair:
-    """Make an ECDSA P-256 pair as `cosign generate-key-pair` does. Takes about 64 MiB and 0.2 s."""
-    key = ec.generate_private_key(ec.SECP256R1())
+def generate_key_pair(password: bytes, kind: KeyKind = KeyKind.ECDSA_P256) -> KeyPair:
+    """Make a pair as `cosign generate-key-pair` does. Takes about 64 MiB and 0.2 s, for RSA some seconds."""
+    key = _generate(kind)
     der = key.private_bytes(
         serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    return KeyPair(private_pem=seal_private_key(der, password), public_pem=_public_key(key.public_key()).pem)
+    try:
+        private_pem = seal_private_key(der, password)
+    finally:
+        wipe(der)
+    return KeyPair(private_pem=private_pem, public_pem=_public_key(key.public_key()).pem)
+
+
+def _generate(kind: KeyKind) -> _PrivateKey:
+    if kind is KeyKind.ED25519:
+        return ed25519.Ed25519PrivateKey.generate()
+    if kind is KeyKind.RSA:
+        return rsa.generate_private_key(65537, MIN_RSA_BITS)
+    return ec.generate_private_key(ec.SECP256R1() if kind is KeyKind.ECDSA_P256 else ec.SECP384R1())
 
 
 def load_private_key(pem: bytes, password: bytes) -> LocalKey:
-    """Open one of cosign's encrypted private keys. Raises `KeyLoadError`; takes up to 64 MiB and 0.2 s."""
+    """Open one of cosign's encrypted private keys. Raises `KeyLoadError`; takes up to 64 MiB and 0.2 s.
+
+    The decrypted bytes are wiped; what stays is OpenSSL's own copy, which it wipes when the key goes.
+    """
     der = open_private_key(pem, password)
     try:
         key = serialization.load_der_private_key(der, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise KeyLoadError(KeyProblem.CORRUPT, "the decrypted private key is not a PKCS#8 key") from None
+    finally:
+        wipe(der)
     if not isinstance(key, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey):
         raise KeyLoadError(KeyProblem.UNSUPPORTED, "the private key is of a kind that is not allowed here")
     return LocalKey(key)

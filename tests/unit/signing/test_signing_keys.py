@@ -3,7 +3,10 @@ import contextlib
 import copy
 import json
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
@@ -25,6 +28,7 @@ from edgemodel_operator.signing.keys import (
     parse_signing_secret,
     secret_data,
 )
+from edgemodel_operator.signing.wipe import wipe
 
 PASSWORD = b"correct horse"
 
@@ -92,7 +96,7 @@ def test_the_key_file_has_the_parameters_of_cosign(pair: KeyPair) -> None:
     assert pair.private_pem.startswith(b"-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\n")
 
 
-def test_the_older_pem_header_still_loads(pair: KeyPair, key: LocalKey) -> None:
+def test_case_14_the_older_pem_header_still_loads(pair: KeyPair, key: LocalKey) -> None:
     older = pair.private_pem.replace(b"SIGSTORE", b"COSIGN")
     assert load_private_key(older, PASSWORD).public_key == key.public_key
 
@@ -119,6 +123,14 @@ async def test_case_14_other_allowed_kinds_load_and_sign(
 ) -> None:
     key = load_private_key(cheap_key_file(pkcs8(make())), PASSWORD)
     public = load_public_key(key.public_key.pem)
+    assert public.kind is kind
+    assert public.verifies(await key.sign(b"message"), b"message")
+
+
+@pytest.mark.parametrize("kind", KeyKind)
+async def test_pairs_of_every_allowed_kind_are_made(kind: KeyKind) -> None:
+    made = generate_key_pair(PASSWORD, kind)
+    key, public = load_private_key(made.private_pem, PASSWORD), load_public_key(made.public_pem)
     assert public.kind is kind
     assert public.verifies(await key.sign(b"message"), b"message")
 
@@ -256,6 +268,55 @@ def test_no_secret_shows_in_texts_and_private_keys_do_not_travel(pair: KeyPair, 
     for travel in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError):
             travel(key)
+
+
+_SCAN = """
+import sys
+from pathlib import Path
+from edgemodel_operator.signing.keys import load_private_key
+
+def copies(masked):
+    found = 0
+    with open("/proc/self/maps") as areas, open("/proc/self/mem", "rb") as memory:
+        for area in areas:
+            where, rights, *_ = area.split()
+            if not rights.startswith("rw"):
+                continue
+            start, end = (int(address, 16) for address in where.split("-"))
+            memory.seek(start)
+            content = memory.read(end - start)
+            wanted = bytes(255 - byte for byte in masked)
+            found += content.count(wanted)
+            del content, wanted
+    return found
+
+masked = bytes.fromhex(sys.argv[2])
+key = load_private_key(Path(sys.argv[1]).read_bytes(), sys.argv[3].encode())
+print(copies(masked))
+left_behind = bytes(255 - byte for byte in masked)
+print(copies(masked))
+"""
+"""Looks through the memory of its own process for the number that is the private key, given masked."""
+
+
+def test_no_copy_of_a_decrypted_key_stays_in_memory(pair: KeyPair, tmp_path: Path) -> None:
+    key = serialization.load_der_private_key(open_private_key(pair.private_pem, PASSWORD), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    number = key.private_numbers().private_value.to_bytes(32, "big")
+    (tmp_path / "cosign.key").write_bytes(pair.private_pem)
+    masked = bytes(255 - byte for byte in number).hex()
+    command = [sys.executable, "-c", _SCAN, str(tmp_path / "cosign.key"), masked, PASSWORD.decode()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    after_loading, after_leaving_one = (int(line) for line in done.stdout.split())
+    assert after_loading == 0
+    assert after_leaving_one > 0
+
+
+def test_wiping_leaves_only_zeros() -> None:
+    for secret in (bytes(range(1, 40)), bytearray(range(1, 40)), b"", bytearray()):
+        length = len(secret)
+        wipe(secret)
+        assert bytes(secret) == bytes(length)
 
 
 def test_sealing_the_same_key_twice_gives_different_files() -> None:
