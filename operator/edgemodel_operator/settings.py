@@ -186,6 +186,32 @@ class AdmissionSettings(Schema):
     """The HTTPS port."""
 
 
+class Unmatched(StrEnum):
+    """What a node does with images that no TrustPolicy covers."""
+
+    ALLOW = "Allow"
+    DENY = "Deny"
+
+
+class NodeSettings(Schema):
+    """The agent that verifies images on each node when containerd pulls them."""
+
+    daemon_set: str = "edgemodel-node"
+    """The agent's DaemonSet in the operator's namespace; when it is deleted, the agent leaves the node."""
+    image: str = ""
+    """The agent's own image by digest, which its node may always pull."""
+    state_dir: str = "/var/lib/edgemodel-node"
+    """A folder of the node for what the agent remembers, and its client."""
+    bin_dir: str = "/opt/containerd/image-verifier/bin"
+    """The folder in which containerd looks for programs to ask; its parent is the agent's as well."""
+    kubelet_dir: str = "/var/lib/kubelet"
+    """The kubelet's folder on the node."""
+    unmatched: Unmatched = Unmatched.ALLOW
+    """What to do with images that no TrustPolicy covers."""
+    exempt: tuple[str, ...] = ()
+    """Globs over `host[:port]/repository` of images that are pulled unverified."""
+
+
 class NamedClass(Schema):
     """An AcceleratorClass that the chart ships as data."""
 
@@ -210,12 +236,16 @@ class Settings(Schema):
     """The key that signs what the operator builds."""
     admission: AdmissionSettings = AdmissionSettings()
     """The admission webhook."""
+    node: NodeSettings = NodeSettings()
+    """The agent on each node."""
     accelerator_classes: tuple[NamedClass, ...] = ()
     """Classes that the operator applies at start; users add their own as objects."""
     namespace: str = "edgemodel-system"
     """The namespace of the operator (environment: POD_NAMESPACE)."""
     pod_name: str = ""
     """The name of this pod (environment: POD_NAME)."""
+    pod_uid: str = ""
+    """The identity of this pod (environment: POD_UID)."""
     log_level: str = "INFO"
     """The lowest level that is logged."""
     max_concurrent_builds: Annotated[int, Field(ge=1, le=16)] = 2
@@ -233,7 +263,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     environment = os.environ if environment is None else environment
     path = Path(environment.get("EDGEMODEL_CONFIG", str(DEFAULT_CONFIG)))
     values = _read(path) if path.exists() else {}
-    for key, variable in (("namespace", "POD_NAMESPACE"), ("podName", "POD_NAME")):
+    for key, variable in (("namespace", "POD_NAMESPACE"), ("podName", "POD_NAME"), ("podUid", "POD_UID")):
         if environment.get(variable):
             values[key] = environment[variable]
     try:
