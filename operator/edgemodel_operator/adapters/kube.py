@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,30 +105,42 @@ class KubeApi:
     async def list(self, path: str, *, labels: str = "", fields: str = "") -> Listing:
         """Read a whole collection in pages; `labels` and `fields` are selectors."""
         items: list[dict[str, Any]] = []
+        version = ""
+        async with aclosing(self.pages(path, labels=labels, fields=fields)) as pages:
+            async for page in pages:
+                items.extend(page.items)
+                version = page.resource_version
+        return Listing(tuple(items), version)
+
+    async def pages(self, path: str, *, labels: str = "", fields: str = "") -> AsyncGenerator[Listing, None]:
+        """Yield a collection page by page, for one that is too large to be held at once."""
         selectors = {"labelSelector": labels, "fieldSelector": fields}
         first = {"limit": _PAGE} | {name: value for name, value in selectors.items() if value}
         query = first
         while True:
             page = await self._json("GET", path, query=query)
-            items.extend(page.get("items") or ())
             metadata = page.get("metadata") or {}
+            yield Listing(tuple(page.get("items") or ()), str(metadata.get("resourceVersion", "")))
             if not metadata.get("continue"):
-                return Listing(tuple(items), str(metadata.get("resourceVersion", "")))
+                return
             query = {**first, "continue": metadata["continue"]}
 
-    async def watch(self, path: str, resource_version: str) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield the events after a version until the API server ends the watch."""
+    async def watch(
+        self, path: str, resource_version: str, *, fields: str = ""
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the events after a version until the API server ends the watch; `fields` is a selector."""
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": resource_version,
             "timeoutSeconds": str(WATCH_SECONDS),
         }
+        if fields:
+            query["fieldSelector"] = fields
         async with self._response("GET", path, query=query, timeout=_WATCH_TIMEOUT) as response:
             await _require_success(response, path)
-            async for line in response.content:
-                if line.strip():
-                    yield _parse(line, path)
+            async for line in _lines(response, path):
+                yield _parse(line, path)
 
     async def lines(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
         """Yield the lines of an answer in plain text as they come; the last may lack its end."""
@@ -210,6 +222,18 @@ async def _read(response: aiohttp.ClientResponse, path: str) -> bytes:
         if len(body) > MAX_ANSWER_BYTES:
             raise KubeError(0, f"{path}: the answer is larger than {MAX_ANSWER_BYTES} bytes")
     return bytes(body)
+
+
+async def _lines(response: aiohttp.ClientResponse, path: str) -> AsyncGenerator[bytes, None]:
+    """Yield lines that are not blank; the reader of aiohttp gives up on those of a large object."""
+    rest = b""
+    async for chunk in response.content.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > MAX_ANSWER_BYTES:
+            raise KubeError(0, f"{path}: an event is larger than {MAX_ANSWER_BYTES} bytes")
+        for line in lines:
+            if line.strip():
+                yield line
 
 
 async def _require_success(response: aiohttp.ClientResponse, path: str) -> None:
