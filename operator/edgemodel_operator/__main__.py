@@ -8,6 +8,7 @@ from importlib import import_module
 PROGRAMS = {
     "operator": "edgemodel_operator.main",
     "admission": "edgemodel_operator.admission.main",
+    "signer": "edgemodel_operator.signer.main",
     "node": "edgemodel_operator.node.main",
     "build": "edgemodel_operator.build.main",
     "cli": "edgemodel_operator.cli.main",

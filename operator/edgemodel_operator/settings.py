@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from edgemodel_operator.api.acceleratorclass import AcceleratorClassSpec
 from edgemodel_operator.api.base import Schema
@@ -167,10 +167,40 @@ class BuildSettings(Schema):
 
 
 class SigningSettings(Schema):
-    """The key that signs what the operator builds."""
+    """Who signs what the operator builds, and what may be signed. The program `edgemodel-signer` does it."""
 
-    secret_name: str = "edgemodel-signing-key"  # noqa: S105 - the name of a Secret, not a secret
-    """A Secret in the operator's namespace, laid out as `cosign generate-key-pair k8s://` does."""
+    secret_names: tuple[str, ...] = ("edgemodel-signing-key",)
+    """Secrets in the operator's namespace, laid out as `cosign generate-key-pair k8s://` does. Each of them
+    signs everything, so that a new key can be added before the old one is taken away."""
+    command: tuple[str, ...] = ()
+    """A program, with its arguments, that signs with a key which it keeps: of a key service or a hardware
+    module. It signs besides the Secrets. Empty: none."""
+    repositories: tuple[str, ...] = ("**",)
+    """Repositories (`host[:port]/path`) about which something may be signed; `*` stays within one segment,
+    `**` crosses them."""
+
+    @model_validator(mode="after")
+    def _name_a_key(self) -> SigningSettings:
+        if not self.secret_names and not self.command:
+            raise ValueError("name a Secret in signing.secretNames, or give signing.command")
+        return self
+
+
+class SignerSettings(Schema):
+    """The program that holds the signing keys, and how the operator reaches it."""
+
+    service_name: str = "edgemodel-signer"
+    """The Service in front of it."""
+    secret_name: str = "edgemodel-signer-tls"  # noqa: S105 - the name of a Secret, not a secret
+    """The Secret in which it keeps its CA and certificate."""
+    config_map_name: str = "edgemodel-signer-ca"
+    """The ConfigMap in which it says which CA to accept."""
+    operator_account: str = "edgemodel-operator"
+    """The service account, in the operator's namespace, that may have something signed."""
+    token_file: str = "/var/run/secrets/edgemodel-signer/token"  # noqa: S105 - a path
+    """Where the operator finds its token for the signer."""
+    port: int = 8443
+    """The HTTPS port."""
 
 
 class AdmissionSettings(Schema):
@@ -233,7 +263,9 @@ class Settings(Schema):
     builds: BuildSettings = BuildSettings()
     """How and where images are built."""
     signing: SigningSettings = SigningSettings()
-    """The key that signs what the operator builds."""
+    """Who signs what the operator builds."""
+    signer: SignerSettings = SignerSettings()
+    """The program that holds the signing keys."""
     admission: AdmissionSettings = AdmissionSettings()
     """The admission webhook."""
     node: NodeSettings = NodeSettings()
