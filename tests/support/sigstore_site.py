@@ -1,7 +1,7 @@
 """A keyless signing service in memory: authority, certificate log and transparency log, all of one plant.
 
-Its keys are real and so are its signatures; its transparency log has one entry, and its clock says what a test
-wants. Timestamps by a timestamp authority come from the real one, in the adapter tests.
+Its keys are real and so are its signatures; its transparency log has one entry, and its clock says what a
+test wants. Timestamps by a timestamp authority come from the real one, in the adapter tests.
 Formats: RFC 6962 (certificate log), Rekor v1 (entries, promises), C2SP signed notes (checkpoints).
 """
 
@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from cryptography import x509
@@ -36,6 +37,7 @@ THEN = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)
 """When things are signed, unless a test says otherwise."""
 
 LONG = timedelta(days=3650)
+LIFETIME = timedelta(minutes=10)
 SCT_LIST_OID = x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
 ORIGIN = "log.plant-a.local"
 
@@ -109,12 +111,12 @@ class Authority:
     until: datetime = THEN + LONG
     """The intermediate's own validity."""
 
-    @property
+    @cached_property
     def root(self) -> x509.Certificate:
         """Return the root's certificate."""
         return _ca("root", self.root_key, "root", self.root_key, THEN - LONG, THEN + LONG)
 
-    @property
+    @cached_property
     def intermediate(self) -> x509.Certificate:
         """Return the intermediate's certificate."""
         return _ca("issuing", self.key, "root", self.root_key, self.since, self.until)
@@ -158,24 +160,22 @@ class Site:
         at: datetime = THEN,
         *,
         issuer: str = ISSUER,
+        plain_issuer: str | None = None,
         names: tuple[x509.GeneralName, ...] = (x509.UniformResourceIdentifier(SUBJECT),),
         usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CODE_SIGNING,
-        lifetime: timedelta = timedelta(minutes=10),
-        logged: datetime | None = None,
     ) -> x509.Certificate:
         """Issue a certificate as Fulcio does, with its log entry in it."""
-        builder = _builder("", key, "issuing", at, at + lifetime)
+        builder = _builder("", key, "issuing", at, at + LIFETIME)
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=True)
         builder = builder.add_extension(_usage(digital_signature=True), critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         builder = builder.add_extension(_issued_by(self.authority.key), critical=False)
-        for oid, value in ((PLAIN_ISSUER_OID, issuer.encode()), (ISSUER_OID, asn1.encode_der(issuer))):
+        plain = (plain_issuer or issuer).encode()
+        for oid, value in ((PLAIN_ISSUER_OID, plain), (ISSUER_OID, asn1.encode_der(issuer))):
             extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value)
             builder = builder.add_extension(extension, critical=False)
         precertificate = builder.sign(self.authority.key, hashes.SHA256())
-        sct = self.certificate_log.sct(
-            precertificate.tbs_certificate_bytes, self.authority.intermediate, logged or at
-        )
+        sct = self.certificate_log.sct(precertificate.tbs_certificate_bytes, self.authority.intermediate, at)
         listed = struct.pack("!HH", len(sct) + 2, len(sct)) + sct
         extension = x509.UnrecognizedExtension(SCT_LIST_OID, asn1.encode_der(listed))
         return builder.add_extension(extension, critical=False).sign(self.authority.key, hashes.SHA256())

@@ -32,7 +32,7 @@ MAX_TRUSTED_ROOT_BYTES = 1024 * 1024
 _MEDIA_TYPE = "application/vnd.dev.sigstore.trustedroot+json;version=0.1"
 _HOW = "`cosign trusted-root create` writes one"
 _NO_SERVICES = trustroot.SigningConfig(media_type="application/vnd.dev.sigstore.signingconfig.v0.2+json")
-_SINCE_EVER = TimeRange(start=datetime.fromtimestamp(0, UTC))
+_SINCE_EVER = TimeRange(start=datetime.min.replace(tzinfo=UTC))
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _keep(
         raise NotInTrustedRoot(f"the trusted root names no {kind} {log_id.hex()[:64]!r}")
     valid = [log for log in named if _covers(log.public_key.valid_for, times)]
     if not valid:
-        raise NotInTrustedRoot(f"the key of the {kind} {log_id.hex()[:64]} did not count {_at(times)}")
+        raise NotInTrustedRoot(f"no key of the {kind} {log_id.hex()[:64]} counted {_at(times)}")
     return valid
 
 
