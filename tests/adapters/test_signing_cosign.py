@@ -17,7 +17,7 @@ import pytest
 from cluster.tools import tool
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
-from edgemodel_operator.signing.demand import Authority
+from edgemodel_operator.signing.demand import Authority, Demand
 from edgemodel_operator.signing.keys import (
     KeyPair,
     LocalKey,
@@ -111,6 +111,10 @@ def cosign(request: pytest.FixtureRequest, tmp_path: Path, pair: KeyPair) -> Cos
     return cosign_of(request.param, tmp_path, pair)
 
 
+def demand(*authorities: Authority, any_repository: bool = False, platforms_signed: bool = False) -> Demand:
+    return Demand(authorities, any_repository=any_repository, platforms_signed=platforms_signed)
+
+
 @pytest.fixture(params=["fallback tag", "referrers API"])
 async def host(request: pytest.FixtureRequest, registry: RegistryServer) -> AsyncIterator[str]:
     if request.param == "fallback tag":
@@ -199,7 +203,7 @@ async def test_case_17_we_verify_what_cosign_2_signs(
 ) -> None:
     options = ("--key", "cosign.key", "--tlog-upload=false", "--yes", "--recursive")
     await cosign_v2.run("sign", *options, str(image.index))
-    verdict = await verify_image(registry_client, image.index, plant, platforms_signed=True)
+    verdict = await verify_image(registry_client, image.index, demand(*plant, platforms_signed=True))
     assert isinstance(verdict, Trusted)
     assert all(one.signatures[0].format is Format.LEGACY for one in verdict.evidence)
     assert all(one.signatures[0].binds_repository for one in verdict.evidence)
@@ -215,7 +219,7 @@ async def test_case_17_we_verify_what_cosign_3_signs(
     cosign_v3: Cosign, registry_client: RegistryClient, image: PushedImage, plant: list[Authority]
 ) -> None:
     await sign_with_cosign_3(cosign_v3, image.index, "--recursive")
-    verdict = await verify_image(registry_client, image.index, plant, platforms_signed=True)
+    verdict = await verify_image(registry_client, image.index, demand(*plant, platforms_signed=True))
     assert isinstance(verdict, Trusted)
     assert all(one.signatures[0].format is Format.BUNDLE for one in verdict.evidence)
     # Cosign's bundles say nothing about the repository, and the evidence does not pretend that they do.
@@ -231,7 +235,7 @@ async def test_case_05_an_attestation_by_cosign_is_no_signature(
         *("attest", "--key", "cosign.key", "--signing-config", "services.json", "--yes"),
         *("--type", "slsaprovenance1", "--predicate", "predicate.json", str(image.children[0])),
     )
-    verdict = await verify_image(registry_client, image.children[0], plant)
+    verdict = await verify_image(registry_client, image.children[0], demand(*plant))
     assert isinstance(verdict, Untrusted)
     assert verdict.reason is Reason.ONLY_ATTESTATION
 
@@ -255,7 +259,7 @@ async def test_signatures_of_cosign_and_ours_live_side_by_side(
         Authority("ours", (ours.public_key,)),
         Authority("again", (again.public_key,)),
     ]
-    verdict = await verify_image(registry_client, child, authorities)
+    verdict = await verify_image(registry_client, child, demand(*authorities))
     assert isinstance(verdict, Trusted)
     assert set(verdict.by) == {"plant", "ours", "again"}
     assert child.digest is not None

@@ -20,7 +20,7 @@ from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient, fallback_tag
 from edgemodel_operator.oci.transport import RetryPolicy, new_session
 from edgemodel_operator.signing import bundle, simple_signing
-from edgemodel_operator.signing.demand import Authority
+from edgemodel_operator.signing.demand import Authority, Demand
 from edgemodel_operator.signing.errors import NotSignable
 from edgemodel_operator.signing.keys import LocalKey
 from edgemodel_operator.signing.sign import BOTH, sign_image
@@ -35,6 +35,10 @@ KEY = LocalKey(ec.generate_private_key(ec.SECP256R1()))
 STRANGER = LocalKey(ec.generate_private_key(ec.SECP256R1()))
 PLANT = Authority("plant", (KEY.public_key,))
 QUICK = RetryPolicy(attempts=2, first_pause=0.001, longest_pause=0.002, longest_retry_after=0.01)
+
+
+def demand(*authorities: Authority, any_repository: bool = False, platforms_signed: bool = False) -> Demand:
+    return Demand(authorities, any_repository=any_repository, platforms_signed=platforms_signed)
 
 
 @pytest.fixture(params=["fallback tag", "referrers API"])
@@ -145,14 +149,14 @@ async def test_what_is_signed_verifies_index_and_platforms(
     assert [one.platform for one in signed] == ["", "linux/amd64", "linux/arm64"]
     assert all(one.added == formats for one in signed)
 
-    verdict = await verify_image(registry_client, image.index, [PLANT], platforms_signed=True)
+    verdict = await verify_image(registry_client, image.index, demand(PLANT, platforms_signed=True))
     assert isinstance(verdict, Trusted)
     assert verdict.by == ("plant",)
     assert [one.digest for one in verdict.evidence] == list(image.digests)
     assert all(one.signatures[0].key == KEY.public_key.fingerprint for one in verdict.evidence)
     assert all(one.signatures[0].binds_repository for one in verdict.evidence)
     for child in image.children:
-        assert isinstance(await verify_image(registry_client, child, [PLANT]), Trusted)
+        assert isinstance(await verify_image(registry_client, child, demand(PLANT)), Trusted)
 
 
 async def test_signing_twice_adds_nothing(registry_client: RegistryClient, image: PushedImage) -> None:
@@ -178,22 +182,24 @@ async def test_what_is_missing_is_added_and_what_is_there_kept(
 async def test_unsigned_unknown_and_unnamed_are_told_apart(
     registry_client: RegistryClient, image: PushedImage
 ) -> None:
-    assert reason_of(await verify_image(registry_client, image.index, [PLANT])) is Reason.UNSIGNED
+    assert reason_of(await verify_image(registry_client, image.index, demand(PLANT))) is Reason.UNSIGNED
     await sign_image(registry_client, image.index, [STRANGER])
-    verdict = await verify_image(registry_client, image.index, [PLANT])
+    verdict = await verify_image(registry_client, image.index, demand(PLANT))
     assert reason_of(verdict) is Reason.UNKNOWN_KEY
     assert isinstance(verdict, Untrusted)
     assert str(image.index) in verdict.message
 
-    assert reason_of(await verify_image(registry_client, image.index, [])) is Reason.NO_AUTHORITY
+    assert reason_of(await verify_image(registry_client, image.index, demand())) is Reason.NO_AUTHORITY
     keyless = [Authority("empty", ())]
-    assert reason_of(await verify_image(registry_client, image.index, keyless)) is Reason.NO_AUTHORITY
+    assert (
+        reason_of(await verify_image(registry_client, image.index, demand(*keyless))) is Reason.NO_AUTHORITY
+    )
     tagged = image.index.with_tag("latest")
-    assert reason_of(await verify_image(registry_client, tagged, [PLANT])) is Reason.NO_DIGEST
+    assert reason_of(await verify_image(registry_client, tagged, demand(PLANT))) is Reason.NO_DIGEST
     with pytest.raises(NotSignable):
         await sign_image(registry_client, tagged, [KEY])
     with pytest.raises(NotFound):
-        await verify_image(registry_client, image.index.with_digest("sha256:" + "0" * 64), [PLANT])
+        await verify_image(registry_client, image.index.with_digest("sha256:" + "0" * 64), demand(PLANT))
 
 
 async def test_all_authorities_that_vouch_are_named(
@@ -202,7 +208,7 @@ async def test_all_authorities_that_vouch_are_named(
     await sign_image(registry_client, image.index, [KEY], formats={Format.LEGACY})
     await sign_image(registry_client, image.index, [STRANGER], formats={Format.BUNDLE})
     authorities = [PLANT, Authority("central", (STRANGER.public_key,)), Authority("absent", ())]
-    verdict = await verify_image(registry_client, image.index, authorities, platforms_signed=True)
+    verdict = await verify_image(registry_client, image.index, demand(*authorities, platforms_signed=True))
     assert isinstance(verdict, Trusted)
     assert verdict.by == ("plant", "central")
 
@@ -218,9 +224,9 @@ async def test_case_04_a_copy_in_another_repository_is_not_trusted_unless_asked(
     statement = bundle.make_statement(image.index.name, image.digest)
     await attach_bundle(registry_client, copy, statement, KEY)
 
-    verdict = await verify_image(registry_client, copy, [PLANT])
+    verdict = await verify_image(registry_client, copy, demand(PLANT))
     assert reason_of(verdict) is Reason.OTHER_REPOSITORY
-    mirrored = await verify_image(registry_client, copy, [PLANT], any_repository=True)
+    mirrored = await verify_image(registry_client, copy, demand(PLANT, any_repository=True))
     assert isinstance(mirrored, Trusted)
     assert not mirrored.evidence[0].signatures[0].binds_repository
 
@@ -231,7 +237,9 @@ async def test_case_05_an_attestation_alone_is_no_signature(
     document = json.loads(bundle.make_statement(image.index.name, image.digest))
     attested = canonical_json(document | {"predicateType": "https://slsa.dev/provenance/v1"})
     await attach_bundle(registry_client, image.index, attested, KEY)
-    assert reason_of(await verify_image(registry_client, image.index, [PLANT])) is Reason.ONLY_ATTESTATION
+    assert (
+        reason_of(await verify_image(registry_client, image.index, demand(PLANT))) is Reason.ONLY_ATTESTATION
+    )
 
 
 async def test_case_10_junk_beside_a_good_signature_changes_nothing(
@@ -241,13 +249,13 @@ async def test_case_10_junk_beside_a_good_signature_changes_nothing(
     await put_legacy(registry_client, image.index, image.digest, [(payload, b"junk"), (b"junk", b"junk")])
     await attach_blob(registry_client, image.index, b"junk")
     await attach_bundle(registry_client, image.index, b"{}", STRANGER)
-    unsigned = await verify_image(registry_client, image.index, [PLANT])
+    unsigned = await verify_image(registry_client, image.index, demand(PLANT))
     assert reason_of(unsigned) is Reason.UNKNOWN_KEY
 
     await attach_bundle(
         registry_client, image.index, bundle.make_statement(image.index.name, image.digest), KEY
     )
-    verdict = await verify_image(registry_client, image.index, [PLANT])
+    verdict = await verify_image(registry_client, image.index, demand(PLANT))
     assert isinstance(verdict, Trusted)
     assert verdict.evidence[0].ignored == 4
     await sign_image(registry_client, image.index, [KEY])
@@ -260,9 +268,9 @@ async def test_a_signature_tag_that_holds_something_else_does_not_stop_a_signer(
 ) -> None:
     tag = image.index.with_tag(simple_signing.signature_tag(image.digest))
     await registry_client.put_manifest(tag, make_index(image.platforms, {"odd": "one"}), OCI_INDEX)
-    assert reason_of(await verify_image(registry_client, image.index, [PLANT])) is Reason.UNSIGNED
+    assert reason_of(await verify_image(registry_client, image.index, demand(PLANT))) is Reason.UNSIGNED
     await sign_image(registry_client, image.index, [KEY], formats={Format.LEGACY})
-    assert isinstance(await verify_image(registry_client, image.index, [PLANT]), Trusted)
+    assert isinstance(await verify_image(registry_client, image.index, demand(PLANT)), Trusted)
 
 
 async def test_case_11_a_fallback_entry_with_the_type_of_the_config_is_found(
@@ -273,7 +281,7 @@ async def test_case_11_a_fallback_entry_with_the_type_of_the_config_is_found(
 
     statement = bundle.make_statement(plain.index.name, plain.digest)
     await attach_bundle(client, plain.index, statement, KEY, as_cosign_writes_it)
-    assert isinstance(await verify_image(client, plain.index, [PLANT]), Trusted)
+    assert isinstance(await verify_image(client, plain.index, demand(PLANT)), Trusted)
 
 
 async def test_case_12_fifty_parallel_signers_lose_no_signature(
@@ -307,11 +315,11 @@ async def test_case_13_an_index_signature_binds_its_platforms_but_is_not_theirs(
 ) -> None:
     payload = simple_signing.make_payload(image.index.name, image.digest)
     await put_legacy(registry_client, image.index, image.digest, [(payload, await KEY.sign(payload))])
-    verdict = await verify_image(registry_client, image.index, [PLANT])
+    verdict = await verify_image(registry_client, image.index, demand(PLANT))
     assert isinstance(verdict, Trusted)
     assert [one.listed_in for one in verdict.evidence] == ["", image.digest, image.digest]
-    assert reason_of(await verify_image(registry_client, image.children[0], [PLANT])) is Reason.UNSIGNED
-    strict = await verify_image(registry_client, image.index, [PLANT], platforms_signed=True)
+    assert reason_of(await verify_image(registry_client, image.children[0], demand(PLANT))) is Reason.UNSIGNED
+    strict = await verify_image(registry_client, image.index, demand(PLANT, platforms_signed=True))
     assert reason_of(strict) is Reason.PLATFORM_UNSIGNED
     assert isinstance(strict, Untrusted)
     assert "linux/amd64" in strict.message
@@ -322,7 +330,7 @@ async def test_case_13_signed_platforms_do_not_make_their_index_signed(
 ) -> None:
     for child in image.children:
         await sign_image(registry_client, child, [KEY])
-    assert reason_of(await verify_image(registry_client, image.index, [PLANT])) is Reason.UNSIGNED
+    assert reason_of(await verify_image(registry_client, image.index, demand(PLANT))) is Reason.UNSIGNED
 
 
 async def test_case_13_platforms_signed_by_somebody_else_than_the_index_do_not_pass(
@@ -333,7 +341,7 @@ async def test_case_13_platforms_signed_by_somebody_else_than_the_index_do_not_p
     for child in image.children:
         await sign_image(registry_client, child, [STRANGER])
     authorities = [PLANT, Authority("central", (STRANGER.public_key,))]
-    verdict = await verify_image(registry_client, image.index, authorities, platforms_signed=True)
+    verdict = await verify_image(registry_client, image.index, demand(*authorities, platforms_signed=True))
     assert reason_of(verdict) is Reason.PLATFORM_UNSIGNED
 
 
@@ -345,7 +353,7 @@ async def test_case_13_a_platform_swapped_into_a_new_index_is_not_signed(
     body = make_index([image.platforms[0], other.platforms[1]])
     mixed = image.index.with_digest(Descriptor.of(OCI_INDEX, body).digest)
     await registry_client.put_manifest(mixed, body, OCI_INDEX)
-    assert reason_of(await verify_image(registry_client, mixed, [PLANT])) is Reason.UNSIGNED
+    assert reason_of(await verify_image(registry_client, mixed, demand(PLANT))) is Reason.UNSIGNED
 
 
 def answer_with(part: str, body: bytes, content_type: str, status: int = 200) -> Fault:
@@ -367,7 +375,7 @@ async def test_case_19_only_digests_are_asked_for_and_the_tag_never(
     faulty_client: RegistryClient, faulty: FaultyRegistry, client: RegistryClient, plain: PushedImage
 ) -> None:
     await sign_image(client, plain.index, [KEY])
-    await verify_image(faulty_client, through(faulty, plain), [PLANT], any_repository=True)
+    await verify_image(faulty_client, through(faulty, plain), demand(PLANT, any_repository=True))
     asked = [path.rpartition("/")[2] for _, path, _ in faulty.seen if "/manifests/" in path]
     assert asked[0] == plain.digest
     signature_tag = simple_signing.signature_tag(plain.digest)
@@ -393,7 +401,7 @@ async def test_case_20_bytes_that_do_not_hash_to_their_name_are_an_error(
 
     faulty.faults.append(lie)
     with pytest.raises(DigestMismatch):
-        await verify_image(faulty_client, through(faulty, plain), [PLANT], any_repository=True)
+        await verify_image(faulty_client, through(faulty, plain), demand(PLANT, any_repository=True))
 
 
 @pytest.mark.parametrize("part", [".sig", "/referrers/", "/blobs/", "/manifests/sha256:"])
@@ -411,7 +419,7 @@ async def test_case_23_a_failing_registry_is_an_error_and_never_unsigned(
     await put_legacy(client, plain.index, plain.digest, [(payload, await STRANGER.sign(payload))])
     faulty.faults.append(fail_times(1000, status, part=part))
     with pytest.raises(RegistryError):
-        await verify_image(faulty_client, through(faulty, plain), [PLANT], any_repository=True)
+        await verify_image(faulty_client, through(faulty, plain), demand(PLANT, any_repository=True))
 
 
 async def test_case_11_a_broken_list_of_referrers_is_an_error(
@@ -420,7 +428,7 @@ async def test_case_11_a_broken_list_of_referrers_is_an_error(
     for body, content_type in ((b'{"manifests":[', OCI_INDEX), (b'{"manifests":7}', OCI_INDEX)):
         faulty.faults[:] = [answer_with("/referrers/", body, content_type)]
         with pytest.raises(RegistryError):
-            await verify_image(faulty_client, through(faulty, plain), [PLANT])
+            await verify_image(faulty_client, through(faulty, plain), demand(PLANT))
 
 
 async def test_case_23_a_failing_format_does_not_matter_when_the_other_suffices(
@@ -430,7 +438,9 @@ async def test_case_23_a_failing_format_does_not_matter_when_the_other_suffices(
     for part in (".sig", "/referrers/"):
         faulty.faults[:] = [fail_times(1000, 500, part=part)]
         image = through(faulty, plain)
-        assert isinstance(await verify_image(faulty_client, image, [PLANT], any_repository=True), Trusted)
+        assert isinstance(
+            await verify_image(faulty_client, image, demand(PLANT, any_repository=True)), Trusted
+        )
 
 
 async def test_case_21_too_many_and_too_large_objects_are_bounded(
@@ -440,15 +450,15 @@ async def test_case_21_too_many_and_too_large_objects_are_bounded(
     junk = [(payload, b"junk %d" % number) for number in range(1500)]
     good = (payload, await KEY.sign(payload))
     await put_legacy(registry_client, image.index, image.digest, [*junk, good])
-    verdict = await verify_image(registry_client, image.index, [PLANT])
+    verdict = await verify_image(registry_client, image.index, demand(PLANT))
     assert reason_of(verdict) is Reason.UNKNOWN_KEY
     assert verdict.evidence[0].ignored == 1501
     await put_legacy(registry_client, image.index, image.digest, [good, *junk])
-    assert isinstance(await verify_image(registry_client, image.index, [PLANT]), Trusted)
+    assert isinstance(await verify_image(registry_client, image.index, demand(PLANT)), Trusted)
 
     other = image.children[0]
     await attach_blob(registry_client, other, b"{" + b" " * 300_000 + b"}")
-    assert reason_of(await verify_image(registry_client, other, [PLANT])) is Reason.UNSIGNED
+    assert reason_of(await verify_image(registry_client, other, demand(PLANT))) is Reason.UNSIGNED
 
 
 async def test_case_21_a_flood_of_referrers_is_no_trust_and_ends_soon(
@@ -456,7 +466,7 @@ async def test_case_21_a_flood_of_referrers_is_no_trust_and_ends_soon(
 ) -> None:
     flood = [Descriptor(OCI_MANIFEST, f"sha256:{number:064x}", 500) for number in range(MAX_OBJECTS + 1)]
     faulty.faults.append(answer_with("/referrers/", make_index(flood), OCI_INDEX))
-    verdict = await verify_image(faulty_client, through(faulty, plain), [PLANT])
+    verdict = await verify_image(faulty_client, through(faulty, plain), demand(PLANT))
     assert reason_of(verdict) is Reason.TOO_MANY_OBJECTS
     assert len(faulty.seen) < 10
 
@@ -474,7 +484,7 @@ async def test_case_18_nothing_but_the_registry_is_contacted(
     sys.addaudithook(watch)
     try:
         await sign_image(client, plain.index, [KEY])
-        assert isinstance(await verify_image(client, plain.index, [PLANT]), Trusted)
+        assert isinstance(await verify_image(client, plain.index, demand(PLANT)), Trusted)
     finally:
         watching = False
     address, _, port = plain.index.registry.rpartition(":")
@@ -491,6 +501,6 @@ async def test_an_index_that_could_also_be_an_image_is_neither_signed_nor_truste
     )
     image = Reference(faulty.host, plain.index.repository, digest=Descriptor.of(OCI_INDEX, ambiguous).digest)
     faulty.faults.append(answer_with("/manifests/sha256:", ambiguous, OCI_INDEX))
-    assert reason_of(await verify_image(faulty_client, image, [PLANT])) is Reason.AMBIGUOUS_MANIFEST
+    assert reason_of(await verify_image(faulty_client, image, demand(PLANT))) is Reason.AMBIGUOUS_MANIFEST
     with pytest.raises(NotSignable):
         await sign_image(faulty_client, image, [KEY])

@@ -1,47 +1,72 @@
-"""From the keys that a policy names to keys that verify: PEM text, or a Secret, read and kept briefly."""
+"""From what a policy names to what verifies: keys in PEM text or Secrets, identities under trusted roots."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from edgemodel_operator.adapters.kube import KubeApi, KubeError
 from edgemodel_operator.api import trustpolicy
 from edgemodel_operator.core.trust import Policy
-from edgemodel_operator.signing.demand import Authority
-from edgemodel_operator.signing.errors import KeyLoadError
+from edgemodel_operator.signing.demand import (
+    Authority,
+    Demand,
+    Identity,
+    PredicateCheck,
+    WantedAttestation,
+)
+from edgemodel_operator.signing.errors import KeyLoadError, SigningError
 from edgemodel_operator.signing.keys import SECRET_PUBLIC_KEY, PublicKey, load_public_key
 
 KEEP_KEY_S = 30.0
 KEEP_PROBLEM_S = 2.0
 MAX_KEPT = 256
-
-_Found: TypeAlias = PublicKey | str
-"""A key, or the half sentence that says why there is none."""
+MAX_TRUSTED_ROOT_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Authorities:
-    """The authorities of a policy whose keys are at hand, and what was wrong with the others."""
+class Problem:
+    """Why a key or identity of an authority cannot be used; `message` is half a sentence.
 
-    usable: tuple[Authority, ...]
-    problems: tuple[str, ...]
+    `unknown` means that it could not be found out: it may well be there.
+    """
+
+    message: str
+    unknown: bool = False
+    authority: str = ""
+
+
+@dataclass(frozen=True)
+class PolicyDemand:
+    """What a policy asks of an image, as far as its keys are at hand; `problems` says what is not."""
+
+    demand: Demand
+    problems: tuple[Problem, ...] = ()
 
     @property
-    def fingerprints(self) -> tuple[str, ...]:
-        """Name the keys: a verdict holds for exactly these."""
-        return tuple(f"{one.name}={key.fingerprint}" for one in self.usable for key in one.keys)
+    def fingerprint(self) -> str:
+        """Name all that decides: a verdict holds for exactly this."""
+        return self.demand.fingerprint
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether some key could not be looked up, as against one that is missing or no key."""
+        return any(problem.unknown for problem in self.problems)
+
+
+_Read: TypeAlias = bytes | Problem
+_Found: TypeAlias = PublicKey | Identity | Problem
 
 
 class AuthorityStore:
-    """Finds the keys of policies. Secrets are read from one namespace only: that of the operator.
+    """Finds the keys and identities of policies, in Secrets and ConfigMaps of the operator's namespace.
 
-    A key from a Secret is used for at most KEEP_KEY_S before the Secret is read again.
+    What was read is used for at most KEEP_KEY_S before it is read again.
     """
 
     def __init__(self, api: KubeApi, namespace: str, clock: Callable[[], float]) -> None:
@@ -49,62 +74,138 @@ class AuthorityStore:
         self._api = api
         self._namespace = namespace
         self._clock = clock
-        self._kept: dict[str, tuple[float, _Found]] = {}
+        self._kept: dict[str, tuple[float, _Read]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._made: dict[str, tuple[tuple[_Found, ...], PolicyDemand]] = {}
 
-    async def authorities_of(self, policy: Policy) -> Authorities:
-        """Find the keys of a policy; never raises."""
-        usable: list[Authority] = []
-        problems: list[str] = []
-        for authority in policy.spec.authorities:
-            found = [await self._key(key) for key in authority.keys]
-            problems += [
-                f'a key of authority "{authority.name}" cannot be used: {one}'
-                for one in found
-                if isinstance(one, str)
-            ]
-            keys = tuple(one for one in found if not isinstance(one, str))
-            if keys:
-                usable.append(Authority(authority.name, keys))
-        return Authorities(tuple(usable), tuple(problems))
+    async def demand_of(self, policy: Policy, *, platforms_signed: bool = False) -> PolicyDemand:
+        """Say what a policy asks for; never raises. The same object comes back while nothing changes."""
+        found = [
+            (authority.name, one)
+            for authority in policy.spec.authorities
+            for one in await self._found(authority)
+        ]
+        kept = self._made.get(policy.hash)
+        values = tuple(one for _, one in found)
+        if kept and kept[0] == values and kept[1].demand.platforms_signed == platforms_signed:
+            return kept[1]
+        made = _make_demand(policy.spec, found, platforms_signed=platforms_signed)
+        if len(self._made) >= MAX_KEPT:
+            self._made.clear()
+        self._made[policy.hash] = (values, made)
+        return made
+
+    async def _found(self, authority: trustpolicy.Authority) -> list[_Found]:
+        if authority.keyless is not None:
+            return [await self._identity(authority.keyless)]
+        return [await self._key(key) for key in authority.keys]
 
     async def _key(self, key: trustpolicy.PublicKey) -> _Found:
         if key.data is not None:
-            return _load(key.data.encode())
+            return _load_key(key.data.encode())
         if key.secret_ref is None:
-            return "the policy gives none"
-        name = key.secret_ref.name
-        async with self._locks.setdefault(name, asyncio.Lock()):
-            until, found = self._kept.get(name, (0.0, ""))
+            return Problem("the policy gives none")
+        pem = await self._object("secrets", "Secret", key.secret_ref.name, SECRET_PUBLIC_KEY)
+        return pem if isinstance(pem, Problem) else _load_key(pem)
+
+    async def _identity(self, keyless: trustpolicy.Keyless) -> _Found:
+        root = keyless.trusted_root
+        text = await self._object("configmaps", "ConfigMap", root.name, root.key)
+        return text if isinstance(text, Problem) else await asyncio.to_thread(_load_identity, text, keyless)
+
+    async def _object(self, resource: str, kind: str, name: str, field: str) -> _Read:
+        place = f"{resource}/{name}/{field}"
+        async with self._locks.setdefault(place, asyncio.Lock()):
+            until, read = self._kept.get(place, (0.0, b""))
             if until > self._clock():
-                return found
-            found = await self._read(name)
-            keep = KEEP_PROBLEM_S if isinstance(found, str) else KEEP_KEY_S
+                return read
+            read = await self._read(resource, kind, name, field)
+            keep = KEEP_PROBLEM_S if isinstance(read, Problem) else KEEP_KEY_S
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
-            self._kept[name] = (self._clock() + keep, found)
-            return found
+            self._kept[place] = (self._clock() + keep, read)
+            return read
 
-    async def _read(self, name: str) -> _Found:
-        where = f"Secret {name} in namespace {self._namespace}"
+    async def _read(self, resource: str, kind: str, name: str, field: str) -> _Read:
+        where = f"{kind} {name} in namespace {self._namespace}"
         try:
-            secret = await self._api.get(f"/api/v1/namespaces/{self._namespace}/secrets/{name}")
+            found = await self._api.get(f"/api/v1/namespaces/{self._namespace}/{resource}/{name}")
         except KubeError as error:
-            return f"{where} could not be read (status {error.status})"
-        if secret is None:
-            return f"{where} does not exist"
-        encoded = (secret.get("data") or {}).get(SECRET_PUBLIC_KEY)
-        if encoded is None:
-            return f"{where} has no field {SECRET_PUBLIC_KEY}"
-        try:
-            return _load(base64.b64decode(encoded, validate=True))
-        except (binascii.Error, TypeError):
-            return f"{SECRET_PUBLIC_KEY} of {where} is not base64"
+            return Problem(f"{where} could not be read (status {error.status})", unknown=True)
+        if found is None:
+            return Problem(f"{where} does not exist")
+        return _field(found, field, where)
+
+
+def _field(found: Mapping[str, Any], field: str, where: str) -> _Read:
+    """Give a field of a Secret (whose values are base64) or of a ConfigMap (whose values are text)."""
+    value = (found.get("data") or {}).get(field)
+    if value is None:
+        return Problem(f"{where} has no field {field}")
+    if not where.startswith("Secret"):
+        return str(value).encode()
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, TypeError):
+        return Problem(f"{field} of {where} is not base64")
+
+
+def _make_demand(
+    spec: trustpolicy.TrustPolicySpec, found: list[tuple[str, _Found]], *, platforms_signed: bool
+) -> PolicyDemand:
+    names = [authority.name for authority in spec.authorities]
+    problems = tuple(
+        Problem(f'a key of authority "{name}" cannot be used: {one.message}', one.unknown, name)
+        for name, one in found
+        if isinstance(one, Problem)
+    )
+    demand = Demand(
+        authorities=tuple(_authority(name, [one for whose, one in found if whose == name]) for name in names),
+        threshold=spec.threshold,
+        required=frozenset(one.name for one in spec.authorities if one.required),
+        attestations=tuple(
+            WantedAttestation(
+                one.name,
+                one.predicate_type,
+                frozenset(one.authorities),
+                tuple(PredicateCheck(check.expression, check.message) for check in one.checks),
+            )
+            for one in spec.attestations
+        ),
+        any_repository=spec.accept_copies,
+        platforms_signed=platforms_signed,
+    )
+    return PolicyDemand(demand, problems)
+
+
+def _authority(name: str, found: list[_Found]) -> Authority:
+    keys = tuple(one for one in found if isinstance(one, PublicKey))
+    identities = tuple(one for one in found if not isinstance(one, PublicKey | Problem))
+    return Authority(name, keys, identities)
 
 
 @lru_cache(maxsize=MAX_KEPT)
-def _load(pem: bytes) -> _Found:
+def _load_key(pem: bytes) -> _Found:
     try:
         return load_public_key(pem)
     except KeyLoadError as error:
-        return str(error)
+        return Problem(str(error))
+
+
+@lru_cache(maxsize=MAX_KEPT)
+def _load_identity(trusted_root: bytes, keyless: trustpolicy.Keyless) -> _Found:
+    if len(trusted_root) > MAX_TRUSTED_ROOT_BYTES:
+        return Problem(f"the trusted root has more than {MAX_TRUSTED_ROOT_BYTES} bytes")
+    # Verifying certificates takes half a second to import and 20 MB, which only those pay who need it.
+    from edgemodel_operator.signing.keyless import load_identity  # noqa: PLC0415
+
+    try:
+        return load_identity(
+            trusted_root,
+            issuer=keyless.issuer,
+            issuer_reg_exp=keyless.issuer_reg_exp,
+            subject=keyless.subject,
+            subject_reg_exp=keyless.subject_reg_exp,
+        )
+    except SigningError as error:
+        return Problem(str(error))

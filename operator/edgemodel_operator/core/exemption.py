@@ -41,14 +41,14 @@ class Exemption:
         """
         return now < self.spec.end <= now + timedelta(days=MAX_EXCEPTION_DAYS)
 
-    def covers(self, image: str, namespace: str, policies: AbstractSet[str]) -> bool:
-        """Tell whether it excuses an image, in a namespace, from all of these policies.
+    def covers(self, image: str, namespace: str | None, policies: AbstractSet[str]) -> bool:
+        """Tell whether it excuses an image, in a namespace (None: in any), from all of these policies.
 
         No policies at all stand for "no policy matched": only an exception from everything covers that.
         """
         if self.spec.policies and not (policies and policies <= set(self.spec.policies)):
             return False
-        in_scope = any(glob_matches(glob, namespace) for glob in self.spec.namespaces)
+        in_scope = namespace is None or any(glob_matches(glob, namespace) for glob in self.spec.namespaces)
         return in_scope and any(
             glob_matches(glob, name) for glob in self.spec.images for name in _names(image)
         )
@@ -71,7 +71,11 @@ def parse_exemption(raw: Mapping[str, Any], namespace: str) -> Exemption | None:
 
 
 def choose_exemption(
-    exemptions: Iterable[Exemption], image: str, namespace: str, policies: AbstractSet[str], now: datetime
+    exemptions: Iterable[Exemption],
+    image: str,
+    namespace: str | None,
+    policies: AbstractSet[str],
+    now: datetime,
 ) -> Exemption | None:
     """Give the exception that excuses an image from all of these policies, the first by name; None: none."""
     covering = (one for one in exemptions if one.is_in_force(now) and one.covers(image, namespace, policies))

@@ -122,13 +122,14 @@ def strictest_mode(policies: Sequence[AnyPolicy]) -> Mode:
 
 def judge(
     image: str,
-    namespace: str,
+    namespace: str | None,
     verdicts: Sequence[PolicyVerdict],
     exceptions: Sequence[Exemption] = (),
     now: datetime | None = None,
 ) -> Judgement:
     """Combine what every matching policy said about an image in a namespace.
 
+    `namespace` is None where none is known, as when a node pulls: then an exception counts wherever it holds.
     No verdict means that no policy matched, and that refuses: silence is no trust. What is refused may be
     excused by one of `exceptions`, if that one covers every policy that refuses; without `now`, a time with
     its zone, none counts.
@@ -153,10 +154,11 @@ def judge(
     return Judgement(warnings=(*excused, *warnings), exceptions=(exemption.name,))
 
 
-def no_policy_sentence(image: str, namespace: str) -> str:
+def no_policy_sentence(image: str, namespace: str | None) -> str:
     """Say that no policy speaks about an image, and what to do."""
+    where = f" in namespace {namespace}" if namespace is not None else ""
     return (
-        f"image {image} is not trusted: no TrustPolicy matches it in namespace {namespace}; "
+        f"image {image} is not trusted: no TrustPolicy matches it{where}; "
         "add one whose spec.images covers it, or use an image that one covers"
     )
 

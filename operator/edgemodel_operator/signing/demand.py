@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
+from edgemodel_operator.oci.descriptor import canonical_json
 from edgemodel_operator.signing.keys import PublicKey
+
+PROCEDURE = 2
+"""The version of the procedure that `verify` writes down: raised when an image can fare differently."""
 
 
 class Identity(Protocol):
@@ -28,6 +34,11 @@ class Authority:
     name: str
     keys: tuple[PublicKey, ...] = ()
     identities: tuple[Identity, ...] = ()
+
+    @property
+    def can_vouch(self) -> bool:
+        """Whether there is a key or an identity by which it is known."""
+        return bool(self.keys or self.identities)
 
 
 @dataclass(frozen=True)
@@ -63,3 +74,32 @@ class Demand:
     attestations: tuple[WantedAttestation, ...] = ()
     any_repository: bool = False
     platforms_signed: bool = False
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Name all that decides, keys and trusted roots included: equal ones give equal verdicts."""
+        document = {
+            "procedure": PROCEDURE,
+            "authorities": [
+                {
+                    "name": one.name,
+                    "keys": [key.fingerprint for key in one.keys],
+                    "identities": [identity.name for identity in one.identities],
+                }
+                for one in self.authorities
+            ],
+            "threshold": self.threshold,
+            "required": sorted(self.required),
+            "attestations": [
+                {
+                    "name": one.name,
+                    "type": one.predicate_type,
+                    "authorities": sorted(one.authorities),
+                    "checks": [[check.expression, check.message] for check in one.checks],
+                }
+                for one in self.attestations
+            ],
+            "anyRepository": self.any_repository,
+            "platformsSigned": self.platforms_signed,
+        }
+        return hashlib.sha256(canonical_json(document)).hexdigest()

@@ -7,7 +7,7 @@ caller must not take them for "unsigned".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -76,6 +76,19 @@ async def read_image(client: RegistryClient, image: Reference) -> tuple[Manifest
         raise FormatError(f"{what}: {error}") from None
 
 
+def runnable_platforms(children: Sequence[Descriptor]) -> tuple[Descriptor, ...]:
+    """Give those manifests of an index that a node could run: not what buildkit stores about them.
+
+    Left out is only what says so in the index' own bytes and is for no platform that exists.
+    """
+    return tuple(one for one in children if not _is_attestation_manifest(one))
+
+
+def _is_attestation_manifest(child: Descriptor) -> bool:
+    about = child.annotations.get("vnd.docker.reference.type") == "attestation-manifest"
+    return about and str(child.platform) == "unknown/unknown"
+
+
 async def _read_legacy(client: RegistryClient, image: Reference, digest: str) -> Found:
     tag = image.with_tag(simple_signing.signature_tag(digest))
     try:
@@ -125,6 +138,8 @@ async def _read_bundles(client: RegistryClient, image: Reference, digest: str) -
             message=parsed.message,
             payload=parsed.payload,
             payload_type=parsed.payload_type,
+            certificate=parsed.certificate,
+            bundle=data if parsed.certificate else b"",
         )
 
     return await _read_each(referrers, read)

@@ -34,8 +34,25 @@ class Reason(StrEnum):
     NO_DIGEST = "NoDigest"
 
 
+CHECKED = {
+    1: "the reference names a digest",
+    2: "somebody is named who could vouch",
+    3: "the manifest is what the digest says, and clearly an image or an index",
+    4: "what is stored beside it could be read",
+    5: "a key or identity that counts made the signature",
+    6: "the signed document is a signature, with one meaning",
+    7: "it is about this digest",
+    8: "it is about this repository",
+    9: "enough different authorities signed, the required ones among them",
+    10: "each platform is vouched for",
+    11: "each attestation that is asked for is there",
+    12: "the image is trusted",
+}
+"""What each step of the procedure checks, for printing."""
+
+
 class Outcome(StrEnum):
-    """How one step of the procedure ended. `IGNORED`: an object did not count, which harms nothing by itself."""
+    """How a step of the procedure ended. `IGNORED`: an object did not count, which alone harms nothing."""
 
     HOLDS = "holds"
     FAILS = "fails"

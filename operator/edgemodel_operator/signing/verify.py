@@ -1,17 +1,21 @@
-"""Verify that somebody we know vouches for an image. The procedure, whose numbers the code carries:
+"""Verify that those whom we ask for vouch for an image. The procedure, whose numbers the code carries:
 
  1. The reference names a sha256 digest. Tags are never verified: they can move afterwards.
- 2. There is at least one authority with at least one key. Without any, nothing is trusted.
+ 2. There are authorities with keys or identities. Without any, nothing is trusted.
  3. The manifest is read by that digest; its bytes hash to it, and they are either an image or an index.
  4. The signature objects stored beside the digest are read, in the legacy and in the bundle format, each
     hashed, each within its size limit. What the registry fails to deliver is an error, never "unsigned".
- 5. A key of an authority verifies the signature over the exact bytes; the algorithm is the key's.
+ 5. A key or identity of an authority verifies the signature over the exact bytes; the algorithm is the key's.
  6. Only then the signed document is parsed: right type, one meaning, one subject; an attestation is no
     signature.
  7. It names this digest.
- 8. It names this repository (a bundle by cosign names none), or the caller accepts copies from elsewhere.
- 9. Of an index, each platform is bound by standing in the signed bytes; or has to be signed itself, if asked.
-10. All authorities that vouch are named. Without any, the verdict says what was missing.
+ 8. It names this repository, or the caller accepts copies from elsewhere.
+ 9. Enough different authorities signed, the required ones among them. One key counts once, under any names.
+10. Of an index, each platform is bound by standing in the signed bytes; or, if asked, has to be signed itself
+    by those who signed the index.
+11. Each attestation that is asked for is there: a statement signed by an allowed authority, about this digest
+    or each of its platforms, whose signed type is the one asked for and whose content passes every check.
+12. All authorities that vouch are named. Of what is missing, the verdict says what.
 
 Formats and objects are alternatives: junk beside a good signature is counted and changes nothing.
 """
@@ -19,124 +23,154 @@ Formats and objects are alternatives: junk beside a good signature is counted an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from edgemodel_operator.oci.descriptor import Descriptor
-from edgemodel_operator.oci.errors import RegistryError, TooLarge
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
-from edgemodel_operator.signing.demand import Authority
+from edgemodel_operator.signing.demand import Demand
+from edgemodel_operator.signing.digests import DigestVerification
 from edgemodel_operator.signing.errors import FormatError
-from edgemodel_operator.signing.judge import Wanted, judge_digest, judge_signature
-from edgemodel_operator.signing.stored import read_image, read_signatures
+from edgemodel_operator.signing.judge import judge_signers
+from edgemodel_operator.signing.stored import read_image, runnable_platforms
 from edgemodel_operator.signing.verdict import (
+    CHECKED,
     Evidence,
-    Format,
+    Outcome,
     Reason,
     Rejected,
+    Step,
     Trusted,
     Untrusted,
     Verdict,
-    Vouching,
 )
 
 
-async def verify_image(
-    client: RegistryClient,
-    image: Reference,
-    authorities: Sequence[Authority],
-    *,
-    any_repository: bool = False,
-    platforms_signed: bool = False,
-) -> Verdict:
-    """Tell which of `authorities` vouch for `image`, an index or a single platform, named by digest.
+async def verify_image(client: RegistryClient, image: Reference, demand: Demand) -> Verdict:
+    """Tell whether `demand` holds for `image`, an index or a single platform, named by digest.
 
-    `platforms_signed` asks that each platform of an index has a signature of its own, by an authority that
-    also signed the index. Raises `RegistryError` when the registry could not be read as far as needed: try
-    again later, and cache nothing.
+    Raises `RegistryError` when the registry could not be read as far as needed: try again later, and cache
+    nothing.
     """
-    # (1) A digest.
-    if image.digest is None:
-        return _untrusted(image, Reason.NO_DIGEST, "it is named by tag, and only a digest can be verified")
-    # (2) Somebody who could vouch.
-    if not any(authority.keys for authority in authorities):
-        return _untrusted(image, Reason.NO_AUTHORITY, "no key is configured that could vouch for it")
-    # (3) The manifest.
+    procedure = _Procedure(client, image, demand)
     try:
-        _, platforms = await read_image(client, image)
-    except FormatError as error:
-        return _untrusted(image, Reason.AMBIGUOUS_MANIFEST, str(error))
-    # (4) to (8) What is signed.
-    verification = _Verification(client, image, authorities, any_repository)
-    evidence, rejected = await verification.of_digest(image.digest)
-    if rejected is not None:
-        return _untrusted(image, rejected.reason, rejected.message, evidence)
-    # (9) The platforms.
-    if platforms_signed:
-        return await _with_signed_platforms(verification, evidence, platforms)
-    # (10) The verdict.
-    listed = tuple(
-        Evidence(one.digest, evidence.by, platform=_platform(one), listed_in=image.digest)
-        for one in platforms
-    )
-    return Trusted(evidence.by, (evidence, *listed))
+        evidence = await procedure.run()
+    except _Refused as refused:
+        message = f"{image} is not trusted: {refused.why.message}."
+        return Untrusted(refused.why.reason, message, tuple(procedure.evidence), tuple(procedure.steps))
+    return Trusted(evidence[0].by, evidence, tuple(procedure.steps))
 
 
-@dataclass(frozen=True)
-class _Verification:
-    """What stays the same for all digests of one image."""
+class _Refused(Exception):  # noqa: N818 - reads as the fact it states
+    """Ends the procedure: the image is not trusted."""
 
-    client: RegistryClient
-    image: Reference
-    authorities: Sequence[Authority]
-    any_repository: bool
-
-    async def of_digest(self, digest: str) -> tuple[Evidence, Rejected | None]:
-        wanted = Wanted(self.image.name, digest, self.any_repository)
-        everybody = {authority.name for authority in self.authorities if authority.keys}
-        findings: list[Vouching | Rejected] = []
-        errors: list[RegistryError] = []
-        unreadable = 0
-        for kind in (Format.LEGACY, Format.BUNDLE):
-            # (4) Read, and go on to the next format as long as somebody's signature is still missing.
-            try:
-                found = await read_signatures(self.client, self.image, digest, kind)
-            except TooLarge as error:
-                findings.append(Rejected(Reason.TOO_MANY_OBJECTS, f"too much is attached to it: {error}"))
-                continue
-            except RegistryError as error:
-                errors.append(error)
-                continue
-            errors.extend(found.errors)
-            unreadable += found.unreadable
-            # (5) to (8)
-            findings.extend(judge_signature(one, wanted, self.authorities) for one in found.candidates)
-            evidence, _ = judge_digest(findings, unreadable, wanted)
-            if everybody <= set(evidence.by):
-                return evidence, None
-        if errors:
-            raise errors[0]
-        return judge_digest(findings, unreadable, wanted)
+    def __init__(self, why: Rejected) -> None:
+        super().__init__(why.message)
+        self.why = why
 
 
-async def _with_signed_platforms(
-    verification: _Verification, index: Evidence, platforms: Sequence[Descriptor]
-) -> Verdict:
-    by, evidence = index.by, [index]
-    for platform in platforms:
-        own, rejected = await verification.of_digest(platform.digest)
-        evidence.append(replace(own, platform=_platform(platform)))
-        by = tuple(name for name in by if name in own.by)
-        if not by:
-            why = rejected.message if rejected else "it is signed by another authority than the index"
-            message = f"its platform {_platform(platform)} ({platform.digest}) does not verify: {why}"
-            return _untrusted(verification.image, Reason.PLATFORM_UNSIGNED, message, *evidence)
-    return Trusted(by, tuple(evidence))
+class _Procedure:
+    """One run of the procedure. `evidence` and `steps` also tell how far it came."""
+
+    def __init__(self, client: RegistryClient, image: Reference, demand: Demand) -> None:
+        self.evidence: list[Evidence] = []
+        self.steps: list[Step] = []
+        self._client = client
+        self._image = image
+        self._demand = demand
+        self._digests = DigestVerification(client, image, demand, self.steps)
+
+    async def run(self) -> tuple[Evidence, ...]:
+        """Go through the steps; raises _Refused at one that fails, RegistryError where that is not known."""
+        # (1) A digest.
+        digest = self._require_digest()
+        # (2) Somebody who could vouch.
+        self._require_authorities()
+        # (3) The manifest.
+        platforms = await self._read_manifest()
+        # (4) to (9) What is signed, and by whom.
+        index = await self._signed(digest)
+        # (10) The platforms.
+        await self._bind_platforms(index, platforms)
+        # (11) The attestations.
+        await self._require_attestations(platforms)
+        # (12) The verdict.
+        self._hold(12, f"vouched for by {', '.join(self.evidence[0].by)}")
+        return tuple(self.evidence)
+
+    def _require_digest(self) -> str:
+        if self._image.digest is None:
+            message = "it is named by tag, and only a digest can be verified"
+            raise self._refuse(Rejected(Reason.NO_DIGEST, message, step=1))
+        self._hold(1, self._image.digest)
+        return self._image.digest
+
+    def _require_authorities(self) -> None:
+        able = [authority.name for authority in self._demand.authorities if authority.can_vouch]
+        if not able:
+            message = "no key and no identity is configured that could vouch for it"
+            raise self._refuse(Rejected(Reason.NO_AUTHORITY, message, step=2))
+        self._hold(2, f"{self._demand.threshold} of {', '.join(able)}")
+
+    async def _read_manifest(self) -> tuple[Descriptor, ...]:
+        try:
+            manifest, children = await read_image(self._client, self._image)
+        except FormatError as error:
+            raise self._refuse(Rejected(Reason.AMBIGUOUS_MANIFEST, str(error), step=3)) from None
+        self._hold(3, f"{manifest.descriptor.media_type}, {len(manifest.body)} bytes")
+        return children
+
+    async def _signed(self, digest: str) -> Evidence:
+        evidence, rejected = await self._digests.verify(digest)
+        self.evidence.append(evidence)
+        if rejected is not None:
+            raise self._refuse(rejected)
+        return evidence
+
+    async def _bind_platforms(self, index: Evidence, children: Sequence[Descriptor]) -> None:
+        if not self._demand.platforms_signed:
+            self.evidence += [
+                Evidence(one.digest, index.by, platform=_platform(one), listed_in=index.digest)
+                for one in children
+            ]
+            self._hold(10, f"{len(children)} listed in the signed bytes" if children else "there is one only")
+            return
+        common = set(index.by)
+        for child in runnable_platforms(children):
+            own, rejected = await self._digests.verify(child.digest)
+            self.evidence.append(replace(own, platform=_platform(child)))
+            common &= set(own.by)
+            rejected = rejected or self._lacking(common)
+            if rejected is not None:
+                where = f"its platform {_platform(child)} ({child.digest}) does not verify"
+                message = f"{where}: {rejected.message}"
+                raise self._refuse(Rejected(Reason.PLATFORM_UNSIGNED, message, step=10))
+        self.evidence[0] = replace(index, by=tuple(name for name in index.by if name in common))
+        self._hold(10, f"{len(self.evidence) - 1} signed themselves")
+
+    def _lacking(self, common: set[str]) -> Rejected | None:
+        """Those who signed all digests so far must suffice, each for its own word about all of them."""
+        for evidence in self.evidence:
+            rejected = judge_signers(evidence, self._demand, common)
+            if rejected is not None:
+                message = "it is signed by other authorities than the index"
+                return Rejected(Reason.PLATFORM_UNSIGNED, message, step=10)
+        return None
+
+    async def _require_attestations(self, children: Sequence[Descriptor]) -> None:
+        if not self._demand.attestations:
+            self.steps.append(Step(11, CHECKED[11], Outcome.NOT_ASKED))
+            return
+        message = "attestations cannot be verified yet"
+        raise self._refuse(Rejected(Reason.ATTESTATION_MISSING, message, step=11))
+
+    def _hold(self, number: int, detail: str) -> None:
+        self.steps.append(Step(number, CHECKED[number], Outcome.HOLDS, detail))
+
+    def _refuse(self, why: Rejected) -> _Refused:
+        self.steps.append(Step(why.step, CHECKED[why.step], Outcome.FAILS, why.message))
+        return _Refused(why)
 
 
 def _platform(descriptor: Descriptor) -> str:
     return str(descriptor.platform or "unknown")
-
-
-def _untrusted(image: Reference, reason: Reason, message: str, *evidence: Evidence) -> Untrusted:
-    return Untrusted(reason, f"{image} is not trusted: {message}.", evidence)

@@ -4,7 +4,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgemodel_operator.signing import bundle, simple_signing
-from edgemodel_operator.signing.demand import Authority
+from edgemodel_operator.signing.demand import Authority, Demand
 from edgemodel_operator.signing.judge import Candidate, Wanted, judge_digest, judge_signature
 from edgemodel_operator.signing.keys import LocalKey
 from edgemodel_operator.signing.verdict import Format, Reason, Rejected, Vouching
@@ -18,6 +18,7 @@ WANTED = Wanted(REPOSITORY, DIGEST)
 KEY = LocalKey(ec.generate_private_key(ec.SECP256R1()))
 STRANGER = LocalKey(ec.generate_private_key(ec.SECP256R1()))
 AUTHORITIES = (Authority("plant", (KEY.public_key,)),)
+DEMAND = Demand(AUTHORITIES)
 
 
 async def legacy(payload: bytes, key: LocalKey = KEY) -> Candidate:
@@ -97,10 +98,15 @@ async def test_case_04_a_signature_for_another_repository_counts_only_when_asked
         assert not anywhere.binds_repository
 
 
-async def test_a_bundle_that_names_no_repository_counts_and_says_so() -> None:
-    judged = judge_signature(await bundled(statement_about(DIGEST)), WANTED, AUTHORITIES)
-    assert isinstance(judged, Vouching)
-    assert not judged.binds_repository
+async def test_case_04_a_bundle_that_names_no_repository_counts_only_when_asked() -> None:
+    candidate = await bundled(statement_about(DIGEST))
+    judged = judge_signature(candidate, WANTED, AUTHORITIES)
+    assert reason_of(judged) is Reason.OTHER_REPOSITORY
+    assert isinstance(judged, Rejected)
+    assert f"-a dev.edgemodel.repository={REPOSITORY}" in judged.message
+    anywhere = judge_signature(candidate, Wanted(REPOSITORY, DIGEST, any_repository=True), AUTHORITIES)
+    assert isinstance(anywhere, Vouching)
+    assert not anywhere.binds_repository
 
 
 async def test_case_05_an_attestation_by_the_right_key_is_no_signature() -> None:
@@ -157,7 +163,7 @@ async def test_case_10_one_good_signature_suffices_and_junk_is_counted() -> None
     good = judge_signature(await legacy(simple_signing.make_payload(REPOSITORY, DIGEST)), WANTED, AUTHORITIES)
     junk = Rejected(Reason.UNKNOWN_KEY, "junk")
     for found in ([good, junk], [junk, good], [junk, good, junk]):
-        evidence, rejected = judge_digest(found, 3, WANTED)
+        evidence, rejected = judge_digest(found, 3, DIGEST, DEMAND)
         assert rejected is None
         assert evidence.by == ("plant",)
         assert evidence.ignored == 3 + len(found) - 1
@@ -174,14 +180,14 @@ async def test_case_10_one_good_signature_suffices_and_junk_is_counted() -> None
     ],
 )
 def test_the_reason_that_tells_most_is_reported(reasons: list[Reason], want: Reason) -> None:
-    evidence, rejected = judge_digest([Rejected(reason, "sentence") for reason in reasons], 0, WANTED)
+    evidence, rejected = judge_digest([Rejected(reason, "sentence") for reason in reasons], 0, DIGEST, DEMAND)
     assert rejected is not None
     assert rejected.reason is want
     assert evidence.by == ()
 
 
 def test_unusable_objects_alone_leave_an_image_unsigned() -> None:
-    _, rejected = judge_digest([], 2, WANTED)
+    _, rejected = judge_digest([], 2, DIGEST, DEMAND)
     assert rejected is not None
     assert rejected.reason is Reason.UNSIGNED
     assert "2 objects" in rejected.message
