@@ -28,6 +28,8 @@ COVERED_FOLDERS = (
     "/var/log/containers",
     "/var/lib/cni",
     "/etc/cni/net.d",
+    "/opt/containerd/image-verifier",
+    "/var/lib/edgemodel-node",
     "/usr/libexec/kubernetes/kubelet-plugins/volume/exec",
 )
 """Folders that every node sees as its own, so that every program keeps its default paths."""

@@ -14,6 +14,14 @@ from cluster.places import CLUSTER_DOMAIN, CONTROL_PLANE_ADDRESS, PKI, NodePlan
 PAUSE_IMAGE = "edgemodel.local/pause:1"
 """The image that holds the namespaces of a pod; imported into every node, never pulled."""
 
+VERIFIERS = "/opt/containerd/image-verifier/bin"
+"""Where containerd looks for programs that verify images (its docs/image-verification.md)."""
+
+
+def static_pods(node: NodePlan) -> Path:
+    """Return the folder from which the kubelet takes static pods."""
+    return node.disk / "manifests"
+
 
 def containerd_config(node: NodePlan, base_spec: Path | None) -> str:
     """Return containerd's configuration (TOML); every container of the node starts from `base_spec`."""
@@ -31,6 +39,10 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.internal.v1.
 
 [plugins."io.containerd.nri.v1.nri"]
   disable = true
+
+# As by default: before a pull, containerd asks every program in this folder of the node. It is empty.
+[plugins."io.containerd.image-verifier.v1.bindir"]
+  bin_dir = "{VERIFIERS}"
 
 [{cri}]
   sandbox_image = "{PAUSE_IMAGE}"
@@ -143,6 +155,7 @@ def kubelet_config(node: NodePlan) -> str:
             "clusterDNS": [CONTROL_PLANE_ADDRESS],
             "clusterDomain": CLUSTER_DOMAIN,
             "volumePluginDir": "/var/lib/kubelet/volume-plugins",
+            "staticPodPath": str(static_pods(node)),
             "evictionHard": {
                 "memory.available": "10Mi",
                 "nodefs.available": "0%",

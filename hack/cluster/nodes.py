@@ -23,6 +23,7 @@ from cluster.node_files import (
     processor_files,
     registry_hosts,
     resolver_config,
+    static_pods,
 )
 from cluster.places import (
     CONTROL_PLANE_ADDRESS,
@@ -160,6 +161,7 @@ def _write_files(node: NodePlan) -> None:
         node.disk / "etc/cni/net.d/10-edge.conflist": cni_config(node),
         node.disk / "kubelet.yaml": kubelet_config(node),
     }
+    static_pods(node).mkdir(parents=True, exist_ok=True)
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
