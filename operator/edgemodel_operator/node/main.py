@@ -1,0 +1,93 @@
+"""The program `edgemodel-node`: puts the agent of a node together, runs it, ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from edgemodel_operator.adapters.authorities import AuthorityStore
+from edgemodel_operator.adapters.kube import KubeApi, NoCluster, connect
+from edgemodel_operator.adapters.policy_verifier import PolicyVerifier
+from edgemodel_operator.adapters.registry_access import RegistryAccess
+from edgemodel_operator.node.agent import Agent, Parts
+from edgemodel_operator.node.client import RECORD
+from edgemodel_operator.node.metrics import NodeMetrics
+from edgemodel_operator.node.presence import Presence
+from edgemodel_operator.node.record import Fixed, Record, load_record
+from edgemodel_operator.node.trust import NodeTrust
+from edgemodel_operator.node.verifier import RememberingVerifier
+from edgemodel_operator.oci.transport import new_session
+from edgemodel_operator.settings import InvalidSettings, Settings, Unmatched, load_settings
+from edgemodel_operator.web.logs import configure_logging
+from edgemodel_operator.web.probes import serve_probes
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT; exits 0 then, and 2 when the configuration cannot be used."""
+    try:
+        settings = load_settings()
+        configure_logging(settings.log_level)
+        asyncio.run(_main(settings))
+    except (InvalidSettings, NoCluster) as error:
+        sys.stderr.write(f"edgemodel-node: {error}\n")
+        sys.exit(2)
+
+
+async def _main(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with connect() as api:
+        await serve(settings, api, stop)
+
+
+async def serve(settings: Settings, api: KubeApi, stop: asyncio.Event) -> None:
+    """Serve this node until `stop` is set."""
+    node = settings.node
+    state = Path(node.state_dir)
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    earlier = load_record(state / RECORD)
+    record = earlier or Record()
+    metrics = NodeMetrics()
+    failed = metrics.watch_failures.inc
+    async with contextlib.AsyncExitStack() as stack:
+        session = await stack.enter_async_context(
+            new_session(authorities=settings.registries.certificate_authorities)
+        )
+        secret = settings.registries.credentials_secret
+        verifier = RememberingVerifier(
+            PolicyVerifier(AuthorityStore(api, settings.namespace, time.monotonic)),
+            RegistryAccess(
+                session,
+                settings.registries.plain_http,
+                (api, settings.namespace, secret) if secret else None,
+                clock=time.monotonic,
+            ),
+            record,
+            metrics,
+        )
+        stack.push_async_callback(verifier.close)
+        trust = NodeTrust(api, settings.namespace, record, earlier=earlier is not None, failed=failed)
+        presence = Presence(api, settings.namespace, node.daemon_set, failed)
+        parts = Parts(_fixed(settings), record, trust, verifier, presence, metrics)
+        agent = Agent(state, Path(node.bin_dir), parts, lambda: datetime.now(UTC))
+        await stack.enter_async_context(
+            serve_probes(settings.metrics_port, metrics.registry, lambda: agent.ready, lambda: True)
+        )
+        await agent.run(stop)
+
+
+def _fixed(settings: Settings) -> Fixed:
+    node = settings.node
+    return Fixed(
+        pod=f"{node.kubelet_dir}/pods/{settings.pod_uid}" if settings.pod_uid else "",
+        own=node.image,
+        exempt=node.exempt,
+        deny_unmatched=node.unmatched is Unmatched.DENY,
+    )
