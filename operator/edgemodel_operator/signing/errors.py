@@ -54,3 +54,7 @@ class NotInTrustedRoot(SigningError):
 
 class NotThisIdentity(SigningError):
     """A bundle that an identity has not made, or that does not prove who made it."""
+
+
+class SignerFailed(SigningError):
+    """A signer outside this process gave no signature, or a wrong one; the message says what to look at."""

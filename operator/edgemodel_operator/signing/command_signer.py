@@ -1,0 +1,140 @@
+"""A signer behind a command: a key in a hardware module or a key service, reached by a program of the site's.
+
+The protocol, for one signature: the program gets the SHA-256 of the message on standard input, as 32 raw
+bytes and then the end of the input; it writes the signature as base64 to standard output, in which white
+space does not count, and exits with 0. ECDSA signatures are DER, RSA ones PKCS#1 v1.5 with SHA-256. It is run
+again for every signature, one run at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import hashlib
+import os
+import signal
+from collections.abc import Mapping, Sequence
+
+from typing_extensions import override
+
+from edgemodel_operator.signing.errors import KeyLoadError, KeyProblem, SignerFailed
+from edgemodel_operator.signing.keys import KeyKind, PublicKey
+
+TIME_LIMIT_S = 30.0
+MAX_ANSWER_BYTES = 16 * 1024
+MAX_SHOWN = 400
+"""Of what a failing program writes to standard error, so many characters are shown."""
+
+PASSWORD_VARIABLE = "COSIGN_PASSWORD"  # noqa: S105 - the name of a variable
+"""The only secret that we may have in our environment. A program of somebody else's does not get it."""
+
+_PIECE_BYTES = 4096
+
+
+class CommandSigner:
+    """Signs by running a program. Its answer counts only if the public key verifies it."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        public_key: PublicKey,
+        *,
+        time_limit_s: float = TIME_LIMIT_S,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        """Run `argv`, without a shell, for each signature. Raises KeyLoadError for a key it cannot hold."""
+        if public_key.kind is KeyKind.ED25519:
+            raise KeyLoadError(
+                KeyProblem.UNSUPPORTED,
+                "a signer command gets the digest of a message, and Ed25519 signs the message itself: "
+                "use an ECDSA or RSA key behind a command",
+            )
+        if not argv:
+            raise KeyLoadError(KeyProblem.UNSUPPORTED, "the signer command is empty: name a program")
+        self.public_key = public_key
+        self._argv = tuple(argv)
+        self._time_limit_s = time_limit_s
+        self._environment = {name: value for name, value in environment.items() if name != PASSWORD_VARIABLE}
+        self._turn = asyncio.Lock()
+
+    async def sign(self, message: bytes) -> bytes:
+        """Return the signature over `message`. Raises SignerFailed."""
+        async with self._turn:
+            answer = await self._ask(hashlib.sha256(message).digest())
+        try:
+            signature = base64.b64decode(b"".join(answer.split()), validate=True)
+        except binascii.Error:
+            raise self._failed("wrote something else than a signature in base64") from None
+        if not self.public_key.verifies(signature, message):
+            why = "answered with something that the public key does not verify: is it the key's other half?"
+            raise self._failed(why)
+        return signature
+
+    async def _ask(self, digest: bytes) -> bytes:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._argv,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=self._environment,
+                process_group=0,
+            )
+        except (OSError, ValueError) as error:
+            raise self._failed(f"cannot be started: {error.__class__.__name__}") from error
+        try:
+            async with asyncio.timeout(self._time_limit_s):
+                return await self._converse(process, digest)
+        except TimeoutError:
+            why = f"did not answer within {self._time_limit_s:g} s and was stopped"
+            raise self._failed(why) from None
+        finally:
+            # The group, also after a good end: a program may have left others behind.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+    async def _converse(self, process: asyncio.subprocess.Process, digest: bytes) -> bytes:
+        answer, said, _ = await asyncio.gather(
+            _read(process.stdout, MAX_ANSWER_BYTES), _read(process.stderr, MAX_SHOWN), _feed(process, digest)
+        )
+        status = await process.wait()
+        if status != 0:
+            raise self._failed(f"ended with status {status}{_shown(said)}")
+        if len(answer) > MAX_ANSWER_BYTES:
+            raise self._failed(f"wrote more than {MAX_ANSWER_BYTES} bytes")
+        return answer
+
+    def _failed(self, why: str) -> SignerFailed:
+        # The program's name alone: among its arguments there may be a PIN.
+        return SignerFailed(f"the signer command {self._argv[0]} {why}")
+
+    @override
+    def __repr__(self) -> str:
+        return f"CommandSigner({self._argv[0]!r}, {self.public_key.fingerprint})"
+
+
+async def _feed(process: asyncio.subprocess.Process, digest: bytes) -> None:
+    if process.stdin is None:
+        return
+    with contextlib.suppress(ConnectionError):  # it may answer without having read
+        process.stdin.write(digest)
+        await process.stdin.drain()
+        process.stdin.close()
+        await process.stdin.wait_closed()
+
+
+async def _read(stream: asyncio.StreamReader | None, most: int) -> bytes:
+    """Read to the end, so that no writer is held up, and keep the first `most` bytes and one more."""
+    kept = bytearray()
+    while stream is not None and (piece := await stream.read(_PIECE_BYTES)):
+        kept += piece[: most + 1 - len(kept)]
+    return bytes(kept)
+
+
+def _shown(said: bytes) -> str:
+    text = " ".join(said.decode(errors="replace").split())
+    printable = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return f": {printable[:MAX_SHOWN]}" if printable else ""
