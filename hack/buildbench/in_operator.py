@@ -4,45 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import cast
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from bench.machine import BenchError
 from edgemodel_operator.adapters.cluster import Cluster
+from edgemodel_operator.adapters.image_signer import ImageSigner
 from edgemodel_operator.adapters.metrics import Metrics
-from edgemodel_operator.adapters.registries import ImageSigner, Registries
+from edgemodel_operator.adapters.registries import Registries
 from edgemodel_operator.build.supplier import WorkerBuilder
 from edgemodel_operator.core.supply import SupplyJob
 from edgemodel_operator.core.world import Supply, SupplyStage
 from edgemodel_operator.oci.transport import new_session
 from edgemodel_operator.reconcile.supplies import Supplies
-from edgemodel_operator.signing.keys import generate_key_pair, secret_data
+from edgemodel_operator.signing.keys import LocalKey, Signer
 
 _CONCURRENCY = 2
 """As many builds at once as the operator's settings allow by default."""
 _TICK_S = 0.005
 _PATIENCE_S = 900.0
-_PASSWORD = b"bench"
 
 
-class _Secrets:
-    """The only thing that signing asks of a cluster."""
+class _Keys:
+    """A key in place of the program that holds them."""
 
     def __init__(self) -> None:
-        self._data = secret_data(generate_key_pair(_PASSWORD), _PASSWORD)
+        self._key = LocalKey(ec.generate_private_key(ec.SECP256R1()))
 
-    async def get_secret(self, namespace: str, name: str) -> Mapping[str, bytes]:
-        """Give the signing key."""
-        return self._data
+    async def signers(self) -> tuple[Signer, ...]:
+        """Give the key."""
+        return (self._key,)
 
 
 @asynccontextmanager
 async def _signer(registry: str) -> AsyncIterator[ImageSigner]:
     async with new_session() as session:
         registries = Registries(session, (registry,))
-        yield ImageSigner(cast("Cluster", _Secrets()), registries, "bench", "key")
+        yield ImageSigner(_Keys(), registries)
 
 
 async def find_again(registry: str, image: str, build_key: str, times: int) -> list[float]:

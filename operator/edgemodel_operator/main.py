@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 
 import aiohttp
 import kopf
@@ -17,12 +18,14 @@ import kopf
 from edgemodel_operator.adapters.authorities import AuthorityStore
 from edgemodel_operator.adapters.cluster import Cluster
 from edgemodel_operator.adapters.image_remover import ImageRemover
+from edgemodel_operator.adapters.image_signer import ImageSigner
 from edgemodel_operator.adapters.jobs import Jobs
 from edgemodel_operator.adapters.kube import KubeApi, KubeError, connect
 from edgemodel_operator.adapters.lease import Lease, LeaseLost
 from edgemodel_operator.adapters.metrics import Metrics
 from edgemodel_operator.adapters.pods import ModelPods
-from edgemodel_operator.adapters.registries import ImageSigner, ImageVerifier, Registries
+from edgemodel_operator.adapters.registries import ImageVerifier, Registries
+from edgemodel_operator.adapters.remote_signer import RemoteKeys, SignerAddress
 from edgemodel_operator.build.jobs.runner import JobRunner
 from edgemodel_operator.build.placement import PlacedBuilder
 from edgemodel_operator.build.supplier import WorkerBuilder
@@ -184,7 +187,7 @@ class Operator:
         supplies = Supplies(
             cluster,
             builder,
-            ImageSigner(cluster, registries, settings.namespace, settings.signing.secret_name),
+            ImageSigner(RemoteKeys(cluster, pod_session, _signer_address(settings)), registries),
             self.metrics,
             clock=now,
             wake=wake,
@@ -218,6 +221,18 @@ class Operator:
             stop_flag=self._stop,
         )
         self._stop.set()
+
+
+def _signer_address(settings: Settings) -> SignerAddress:
+    signer = settings.signer
+    host = f"{signer.service_name}.{settings.namespace}.svc"
+    return SignerAddress(
+        url=f"https://{host}",
+        host=host,
+        namespace=settings.namespace,
+        config_map=signer.config_map_name,
+        token_file=Path(signer.token_file),
+    )
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ from support.signed_images import PushedImage, push_image
 
 KEY = LocalKey(ec.generate_private_key(ec.SECP256R1()))
 STRANGER = LocalKey(ec.generate_private_key(ec.SECP256R1()))
+OTHER = LocalKey(ec.generate_private_key(ec.SECP256R1()))
+"""Signs as well, since a short while: what was built before has no signature by it."""
 BUILD = "5c" * 32
 OTHER_BUILD = BUILD[:12] + "00" * 26
 """A key that has the same tag."""
@@ -49,7 +51,7 @@ class Shelf:
         return str(index)
 
     async def find(self, build_key: str = BUILD) -> BuiltImage | None:
-        return await find_signed(self.client, self.repository, build_key, KEY.public_key)
+        return await find_signed(self.client, self.repository, build_key, [OTHER.public_key, KEY.public_key])
 
 
 @pytest.fixture
@@ -115,4 +117,4 @@ async def test_a_registry_that_does_not_answer_is_no_empty_one(
     there = Reference(faulty.host, shelf.repository.repository)
     faulty.faults.append(fail_times(100, 503))
     with pytest.raises(RegistryError):
-        await find_signed(faulty_client, there, BUILD, KEY.public_key)
+        await find_signed(faulty_client, there, BUILD, [KEY.public_key])

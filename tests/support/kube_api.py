@@ -150,9 +150,11 @@ class KubeApiServer:
 
 
 @contextlib.asynccontextmanager
-async def kube_api_server() -> AsyncIterator[tuple[KubeApiServer, KubeApi]]:
-    """Run the API on a loopback port; yields it and a client of ours for it."""
-    server = KubeApiServer()
+async def kube_api_server(
+    server: KubeApiServer | None = None,
+) -> AsyncIterator[tuple[KubeApiServer, KubeApi]]:
+    """Run the API (one of your own, if given) on a loopback port; yields it and a client of ours for it."""
+    server = server or KubeApiServer()
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", server.answer)
     runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.5)

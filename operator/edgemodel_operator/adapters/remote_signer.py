@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import io
 import json
 import ssl
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from edgemodel_operator.signing.keys import PublicKey, Signer, load_public_key
 CA_FIELD = "ca.crt"
 MAX_ANSWER_BYTES = 256 * 1024
 TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=5)
-"""A message of 20 MiB on a slow link, and a turn at a busy signer."""
+"""For a message of 20 MiB on a slow link, and a turn at a busy signer."""
 _REFUSALS = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.REQUEST_ENTITY_TOO_LARGE})
 
 
@@ -108,7 +109,7 @@ class RemoteKeys:
             method,
             f"{self._address.url}{path}",
             params=query,
-            data=body,
+            data=None if body is None else io.BytesIO(body),
             headers=headers,
             ssl=await self._tls(),
             server_hostname=self._address.host,

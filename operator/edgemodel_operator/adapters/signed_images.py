@@ -1,4 +1,4 @@
-"""Finding an image under its build key, by our own signature: nothing is read but manifests.
+"""Finding an image under its build key, by a signature of ours: nothing is read but manifests.
 
 Whoever may push to the repository can put anything under our tag. What we signed ourselves is the image that
 we built for that key, for the key stands in the signed index, and we sign nothing else.
@@ -7,6 +7,7 @@ we built for that key, for the key stands in the signed index, and we sign nothi
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgemodel_operator.core.annotations import BUILD_KEY, read_report
@@ -17,19 +18,20 @@ from edgemodel_operator.oci.descriptor import Descriptor
 from edgemodel_operator.oci.image import InvalidImage, parse_index, parse_manifest
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
-from edgemodel_operator.signing.demand import Authority
+from edgemodel_operator.signing.demand import Authority, Demand
 from edgemodel_operator.signing.keys import PublicKey
 from edgemodel_operator.signing.verdict import Trusted
 from edgemodel_operator.signing.verify import verify_image
 
 
 async def find_signed(
-    client: RegistryClient, repository: Reference, build_key: str, key: PublicKey
+    client: RegistryClient, repository: Reference, build_key: str, keys: Sequence[PublicKey]
 ) -> BuiltImage | None:
-    """Give the image of the build key if `key` signed it and every part of it is there, else None.
+    """Give the image of the build key if one of `keys` signed it and every part of it is there, else None.
 
     Raises RegistryError where the registry does not say.
     """
+    ours = Demand((Authority("operator", tuple(keys)),), platforms_signed=True)
     try:
         found = await client.get_manifest(repository.with_tag(index_tag(build_key)))
         index = parse_index(found.body)
@@ -37,7 +39,7 @@ async def find_signed(
         if index.annotations.get(BUILD_KEY) != build_key or report is None:
             return None
         image = repository.with_digest(found.descriptor.digest)
-        verdict = await verify_image(client, image, [Authority("operator", (key,))], platforms_signed=True)
+        verdict = await verify_image(client, image, ours)
         if not isinstance(verdict, Trusted):
             return None
         search = _Search(client, repository)

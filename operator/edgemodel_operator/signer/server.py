@@ -95,6 +95,9 @@ class SignerServer:
 
     async def _make_signature(self, request: web.Request, asked: _Asked) -> web.Response:
         asked.caller = await self._identify(request)
+        size = request.content_length or 0
+        if size > MAX_MESSAGE_BYTES:
+            raise web.HTTPRequestEntityTooLarge(max_size=MAX_MESSAGE_BYTES, actual_size=size)
         async with self._slot():
             async with asyncio.timeout(READ_SECONDS):
                 message = await request.read()
