@@ -6,7 +6,7 @@ progress and no last-handled annotations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,10 @@ class Wakeups:
     models: dict[str, Key] = field(default_factory=dict)
     """By model key."""
     node_faces: dict[str, object] = field(default_factory=dict)
+    trust_generations: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Of policies and exceptions, by namespace (policies have none) and name."""
+    audit: Callable[[], None] = lambda: None
+    """Asks for an audit of what runs."""
 
     def wake_all(self) -> None:
         """Wake every model."""
@@ -44,8 +48,9 @@ def make_registry() -> kopf.OperatorRegistry:
     for login in (kopf.login_with_service_account, kopf.login_with_kubeconfig):
         kopf.on.login(id=login.__name__, errors=kopf.ErrorsMode.IGNORED, registry=registry)(login)
     kopf.on.event(GROUP, VERSION, "edgemodels", registry=registry)(model_changed)
-    for plural in ("acceleratorclasses", "trustpolicies"):
-        kopf.on.event(GROUP, VERSION, plural, id=plural, registry=registry)(anything_changed)
+    kopf.on.event(GROUP, VERSION, "acceleratorclasses", registry=registry)(anything_changed)
+    for plural in ("trustpolicies", "trustexceptions"):
+        kopf.on.event(GROUP, VERSION, plural, id=plural, registry=registry)(trust_changed)
     kopf.on.event("", "v1", "nodes", registry=registry)(node_changed)
     kopf.on.event("", "v1", "pods", registry=registry, labels={LABEL_MODEL: kopf.PRESENT})(child_changed)
     kopf.on.event("apps", "v1", "daemonsets", registry=registry, labels={LABEL_MODEL: kopf.PRESENT})(
@@ -93,6 +98,27 @@ async def model_changed(
 async def anything_changed(memo: Wakeups, **_: Any) -> None:
     """Wake all models: the object may matter to any of them."""
     memo.wake_all()
+
+
+async def trust_changed(
+    namespace: str | None,
+    name: str | None,
+    type: str | None,  # noqa: A002 - kopf passes it by this name
+    body: Mapping[str, Any],
+    memo: Wakeups,
+    **_: Any,
+) -> None:
+    """Wake models and the audit when what a policy or exception says changes, not when we report on it."""
+    key = (namespace or "", name or "")
+    generation = int((body.get("metadata") or {}).get("generation", 0))
+    if type == "DELETED":
+        memo.trust_generations.pop(key, None)
+    elif memo.trust_generations.get(key) == generation:
+        return
+    else:
+        memo.trust_generations[key] = generation
+    memo.wake_all()
+    memo.audit()
 
 
 async def child_changed(

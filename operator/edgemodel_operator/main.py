@@ -24,13 +24,19 @@ from edgemodel_operator.adapters.kube import KubeApi, KubeError, connect
 from edgemodel_operator.adapters.lease import Lease, LeaseLost
 from edgemodel_operator.adapters.metrics import Metrics
 from edgemodel_operator.adapters.pods import ModelPods
+from edgemodel_operator.adapters.policy_status import PolicyObjects, selector_text
+from edgemodel_operator.adapters.policy_verifier import PolicyVerifier
 from edgemodel_operator.adapters.registries import ImageVerifier, Registries
+from edgemodel_operator.adapters.registry_access import RegistryAccess
 from edgemodel_operator.adapters.remote_signer import RemoteKeys, SignerAddress
+from edgemodel_operator.adapters.running_images import RunningImages
 from edgemodel_operator.build.jobs.runner import JobRunner
 from edgemodel_operator.build.placement import PlacedBuilder
 from edgemodel_operator.build.supplier import WorkerBuilder
 from edgemodel_operator.handlers import Wakeups, make_registry, make_settings
 from edgemodel_operator.oci.transport import new_session
+from edgemodel_operator.reconcile.audit import Auditor
+from edgemodel_operator.reconcile.audit_answers import AuditAnswers
 from edgemodel_operator.reconcile.garbage import ImageSweeper
 from edgemodel_operator.reconcile.outcome import Outcome
 from edgemodel_operator.reconcile.ports import Builder, Ports
@@ -131,6 +137,9 @@ class Operator:
         cluster = Cluster(kube, settings.namespace, holder)
         authorities = AuthorityStore(kube, settings.namespace, time.monotonic)
         builder = self._make_builder(kube)
+        running = RunningImages(kube)
+        auditor = self._make_auditor(kube, holder, running, authorities, registry_session)
+        running.changed = auditor.wake
         ports, supplies = self._wire(cluster, authorities, builder, registry_session, pod_session)
 
         async def one_pass(key: Key) -> tuple[Outcome, float | None]:
@@ -141,7 +150,9 @@ class Operator:
                 group.create_task(lease.keep())
                 group.create_task(self._apply_classes(cluster))
                 group.create_task(self.queue.run(one_pass))
-                group.create_task(self._watch())
+                group.create_task(running.run())
+                group.create_task(auditor.run())
+                group.create_task(self._watch(auditor))
         finally:
             await asyncio.shield(lease.release())
 
@@ -157,6 +168,32 @@ class Operator:
         # An operator that stops leaves its Jobs to the next one.
         runner = JobRunner(Jobs(kube), settings.builds, is_stopping=lambda: self._stopping)
         return PlacedBuilder(worker, runner, settings.builds)
+
+    def _make_auditor(
+        self,
+        kube: KubeApi,
+        holder: str,
+        running: RunningImages,
+        authorities: AuthorityStore,
+        registry_session: aiohttp.ClientSession,
+    ) -> Auditor:
+        settings, registries = self._settings, self._settings.registries
+        guarded = selector_text(settings.audit.namespace_selector.to_raw())
+        secret = (kube, settings.namespace, registries.credentials_secret)
+        access = RegistryAccess(
+            registry_session,
+            registries.plain_http,
+            secret if registries.credentials_secret else None,
+            clock=time.monotonic,
+        )
+        return Auditor(
+            PolicyObjects(kube, settings.namespace, holder, guarded),
+            running,
+            AuditAnswers(PolicyVerifier(authorities), access, time.monotonic),
+            self.metrics.audit,
+            clock=now,
+            interval_seconds=settings.audit.interval_seconds,
+        )
 
     def _wire(
         self,
@@ -207,9 +244,9 @@ class Operator:
                     log.warning("AcceleratorClass %s could not be applied: %s", item.name, error)
                     await asyncio.sleep(CLASS_RETRY_SECONDS)
 
-    async def _watch(self) -> None:
+    async def _watch(self, auditor: Auditor) -> None:
         """Watch until asked to stop: kopf takes the signals over, and returns when one comes."""
-        wakeups = Wakeups(self.queue)
+        wakeups = Wakeups(self.queue, audit=auditor.wake)
         self.metrics.models.set_function(lambda: len(wakeups.models))
         await kopf.operator(
             registry=make_registry(),

@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -39,7 +39,7 @@ class RegistrySettings(Schema):
     """Certificates (PEM) of authorities that are trusted for registries, besides those of the system."""
     credentials_secret: str = ""
     """A Secret of type kubernetes.io/dockerconfigjson in the operator's namespace, with which the admission
-    webhook reads signatures. Empty: none."""
+    webhook and the audit read signatures. Empty: none."""
 
     @field_validator("certificate_authorities")
     @classmethod
@@ -216,6 +216,26 @@ class AdmissionSettings(Schema):
     """The HTTPS port."""
 
 
+class LabelRequirement(Schema):
+    """One term of a label selector."""
+
+    key: str
+    """The label."""
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    """How it is compared."""
+    values: tuple[str, ...] = ()
+    """With what; empty for the last two operators."""
+
+
+class LabelSelector(Schema):
+    """A label selector as Kubernetes writes it; empty selects everything."""
+
+    match_labels: dict[str, str] = {}
+    """Labels and their values: all of them."""
+    match_expressions: tuple[LabelRequirement, ...] = ()
+    """Further terms: all of them."""
+
+
 class Unmatched(StrEnum):
     """What a node does with images that no TrustPolicy covers."""
 
@@ -240,6 +260,15 @@ class NodeSettings(Schema):
     """What to do with images that no TrustPolicy covers."""
     exempt: tuple[str, ...] = ()
     """Globs over `host[:port]/repository` of images that are pulled unverified."""
+
+
+class AuditSettings(Schema):
+    """The background audit of what runs."""
+
+    interval_seconds: Annotated[int, Field(ge=10)] = 300
+    """How often everything is looked at again; changes are looked at within seconds."""
+    namespace_selector: LabelSelector = LabelSelector()
+    """The namespaces that the admission webhook judges: there an image needs a policy."""
 
 
 class NamedClass(Schema):
@@ -270,6 +299,8 @@ class Settings(Schema):
     """The admission webhook."""
     node: NodeSettings = NodeSettings()
     """The agent on each node."""
+    audit: AuditSettings = AuditSettings()
+    """The background audit of what runs."""
     accelerator_classes: tuple[NamedClass, ...] = ()
     """Classes that the operator applies at start; users add their own as objects."""
     namespace: str = "edgemodel-system"

@@ -122,6 +122,7 @@ volumeMounts:
       "builds" (include "edgemodel.builds" . | fromYaml)
       "signing" .Values.signing
       "admission" (dict "serviceName" "edgemodel-admission" "secretName" "edgemodel-admission-tls" "webhookName" "edgemodel-admission" "port" 8443)
+      "audit" (dict "intervalSeconds" (int64 .Values.audit.intervalSeconds) "namespaceSelector" (.Values.admission.namespaceSelector | default dict))
       "acceleratorClasses" $classes
       "logLevel" .Values.logLevel
       "maxConcurrentBuilds" (int64 .Values.operator.maxConcurrentBuilds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from edgemodel_operator.adapters.audit_metrics import AuditMetrics
 from edgemodel_operator.api.edgemodel_status import EdgeModelStatus, NodeState
 
 OUTCOMES = ("done", "waiting", "blocked", "broken")
@@ -21,6 +22,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        self.audit = AuditMetrics(self.registry)
         self.models = Gauge("edgemodel_models", "EdgeModels that exist", registry=self.registry)
         self.nodes = Gauge(
             "edgemodel_nodes",

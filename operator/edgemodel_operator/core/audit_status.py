@@ -173,7 +173,8 @@ def _condition(old: TrustPolicyStatus, fresh: _Fresh, generation: int, time: str
     before = {condition.type: condition for condition in old.conditions}.get(fresh.type)
     same = before is not None and before.status is fresh.status
     # What a registry says while it fails can differ each time; once is enough.
-    repeated = same and before.reason == fresh.reason and fresh.status is ConditionStatus.UNKNOWN
+    unknown = fresh.status is ConditionStatus.UNKNOWN
+    repeated = before is not None and same and unknown and before.reason == fresh.reason
     return Condition(
         type=fresh.type,
         status=fresh.status,

@@ -45,6 +45,11 @@ class ImageUse:
     running: str = ""
     static: bool = False
 
+    @property
+    def is_volume(self) -> bool:
+        """Whether it is an image volume, and no container."""
+        return self.container.startswith("volumes[")
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -99,9 +104,9 @@ def subject_of(use: ImageUse) -> Subject | None:
     if running and running.digest:
         return Subject(name, (named or running).with_digest(running.digest))
     if bare:
-        message = f"node {use.node} runs {bare}, which came from no registry: it was imported there by hand"
+        message = f"its node runs {bare}, which came from no registry: it was imported there by hand"
         return Subject(name, None, reason="NotFromRegistry", message=message)
-    if use.container.startswith("volumes["):
+    if use.is_volume:
         message = "it is named by tag, and nodes do not tell which image a volume holds"
         return Subject(name, None, reason="NoDigest", message=message)
     return None
