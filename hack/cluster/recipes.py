@@ -114,5 +114,16 @@ EXTRA_RECIPES = (
     Recipe("crane", "crane", {"crane": "github.com/google/go-containerregistry/cmd/crane"}),
     Recipe("oci-schema", "oci-schema", {"oci-schema": "."}),
     Recipe("versitygw", "versitygw", {"versitygw": "github.com/versity/versitygw/cmd/versitygw"}),
+    Recipe("fulcio", "fulcio", {"fulcio": "github.com/sigstore/fulcio"}),
+    Recipe(
+        "rekor-tiles",
+        "rekor-tiles",
+        {"rekor-server": "github.com/sigstore/rekor-tiles/v2/cmd/rekor-server/posix"},
+    ),
+    Recipe(
+        "timestamp-authority",
+        "timestamp-authority",
+        {"timestamp-server": "github.com/sigstore/timestamp-authority/v2/cmd/timestamp-server"},
+    ),
 )
 """What tests and people ask for by name; helm and kubectl only where the pinned wheel cannot be had."""

@@ -3,7 +3,7 @@
 Everything comes from the bundle and from the trusted root. Nothing is contacted, no update is looked for, and
 the machine's clock is not asked. The steps, whose numbers the code carries:
 
- 1. The bundle is read strictly: one certificate, one log entry, one DSSE envelope with one signature.
+ 1. The bundle is read strictly: one certificate, one DSSE envelope with one signature, one log entry.
  2. The logs that it names, and the times that it claims, are among those the trusted root speaks for.
  3. The `sigstore` library proves: a time (by a timestamp or by the log's promise); the certificate's chain at
     that time; its entry in the certificate log; that it may sign code; the entry's inclusion in the
@@ -15,7 +15,6 @@ the machine's clock is not asked. The steps, whose numbers the code carries:
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -27,16 +26,9 @@ from sigstore.models import Bundle
 from sigstore.verify import Verifier
 from sigstore_models.bundle.v1 import Bundle as BundleModel
 
-from edgemodel_operator.signing.bundle import BUNDLE_MEDIA_TYPE, MAX_BUNDLE_BYTES
+from edgemodel_operator.signing.bundle import parse_bundle
 from edgemodel_operator.signing.errors import FormatError, NotThisIdentity, SigningError
 from edgemodel_operator.signing.keyless_root import Claims, PinnedRoot
-from edgemodel_operator.signing.strict_json import (
-    list_member,
-    object_member,
-    parse_strict_json,
-    refuse_unknown_members,
-    string_member,
-)
 
 ISSUER_OID = "1.3.6.1.4.1.57264.1.8"
 PLAIN_ISSUER_OID = "1.3.6.1.4.1.57264.1.1"
@@ -44,7 +36,7 @@ OTHER_NAME_OID = "1.3.6.1.4.1.57264.1.7"
 """From Fulcio's `docs/oid-info.md`: the issuer as a DER string, the issuer as plain bytes, and the kind of
 subject that is neither a mail address nor a URI."""
 
-_BUNDLE = "the keyless bundle"
+_BUNDLE = "the bundle"
 
 
 class _Wanted:
@@ -65,7 +57,7 @@ def verify_bundle(data: bytes, root: PinnedRoot, check: Callable[[str, str], Non
     """
     try:
         # 1
-        envelope = _read_strictly(data)
+        signed = _read_strictly(data)
         # 2
         part = root.part_for(_claims(data))
         # 3
@@ -77,7 +69,7 @@ def verify_bundle(data: bytes, root: PinnedRoot, check: Callable[[str, str], Non
     except Exception as error:
         raise FormatError(f"{_BUNDLE} cannot be read: {type(error).__name__}: {str(error)[:256]}") from None
     # 5
-    if verified != envelope:
+    if verified != signed:
         raise FormatError(f"{_BUNDLE} can be read in two ways")
 
 
@@ -113,34 +105,19 @@ def _extension(certificate: x509.Certificate, oid: str) -> bytes | None:
 
 
 def _read_strictly(data: bytes) -> tuple[str, bytes]:
-    """Return type and payload of the envelope, of a bundle that has one reading only."""
-    document = parse_strict_json(data, max_bytes=MAX_BUNDLE_BYTES, what=_BUNDLE)
-    known = frozenset({"mediaType", "verificationMaterial", "dsseEnvelope"})
-    refuse_unknown_members(document, known, _BUNDLE)
-    if string_member(document, "mediaType", _BUNDLE) != BUNDLE_MEDIA_TYPE:
-        raise FormatError(f"{_BUNDLE} is not of media type {BUNDLE_MEDIA_TYPE}")
-    material = object_member(document, "verificationMaterial", _BUNDLE)
-    known = frozenset({"certificate", "tlogEntries", "timestampVerificationData"})
-    refuse_unknown_members(material, known, _BUNDLE)
-    if len(list_member(material, "tlogEntries", _BUNDLE)) != 1:
-        raise FormatError(f"{_BUNDLE} does not have exactly one log entry")
-    envelope = object_member(document, "dsseEnvelope", _BUNDLE)
-    refuse_unknown_members(envelope, frozenset({"payload", "payloadType", "signatures"}), _BUNDLE)
-    if len(list_member(envelope, "signatures", _BUNDLE)) != 1:
-        raise FormatError(f"{_BUNDLE} does not have exactly one signature")
-    try:
-        payload = base64.b64decode(string_member(envelope, "payload", _BUNDLE), validate=True)
-    except ValueError:
-        raise FormatError(f"{_BUNDLE} has a payload that is not base64") from None
-    return string_member(envelope, "payloadType", _BUNDLE), payload
+    """Return type and payload of what is signed."""
+    parsed = parse_bundle(data)
+    if parsed is None or not parsed.certificate:
+        raise NotThisIdentity(f"{_BUNDLE} was made with a key: it has no certificate")
+    return parsed.payload_type, parsed.payload
 
 
 def _claims(data: bytes) -> Claims:
     """Read what the bundle says about when and where it was recorded, with the library's own models."""
     material = BundleModel.from_json(data).verification_material
-    if material.certificate is None:
-        raise FormatError(f"{_BUNDLE} has no certificate")
-    (entry,) = material.tlog_entries
+    if material.certificate is None or len(material.tlog_entries) != 1:
+        raise FormatError(f"{_BUNDLE} does not have exactly one log entry")
+    entry = material.tlog_entries[0]
     stamped = material.timestamp_verification_data
     times = [
         decode_timestamp_response(stamp.signed_timestamp).tst_info.gen_time
