@@ -197,13 +197,13 @@ async def test_signed_images_are_admitted_and_others_are_refused_by_name(
     assert not refused.allowed
     assert f'image {unsigned} does not satisfy TrustPolicy "plant": it is not signed' in refused.message
     assert "accepted: a signature by key-0" in refused.message
-    assert "none of the keys that count here" in (await program.ask(str(foreign))).message
+    assert "by none of the keys and identities that count here" in (await program.ask(str(foreign))).message
     assert "no TrustPolicy matches it in namespace plant-a" in (await program.ask(str(elsewhere))).message
     assert await program.metric('edgemodel_admission_decisions_total{decision="allow",mode="Enforce"}') == 1
     assert await program.metric('edgemodel_admission_decisions_total{decision="deny",mode="Enforce"}') == 3
 
 
-async def test_an_image_signed_under_another_name_is_refused(
+async def test_case_04_an_image_signed_under_another_name_is_refused(
     program: Program, client: RegistryClient, registry: RegistryServer
 ) -> None:
     key = new_key()
@@ -217,7 +217,7 @@ async def test_an_image_signed_under_another_name_is_refused(
     assert not (await program.ask(str(copy.index))).allowed
 
 
-async def test_all_policies_that_match_must_hold(
+async def test_case_40f_all_policies_that_match_must_hold(
     program: Program, client: RegistryClient, registry: RegistryServer
 ) -> None:
     plant, quality = new_key(), new_key()
@@ -261,7 +261,7 @@ async def test_a_key_may_be_in_a_secret_and_without_it_nothing_is_certain(
             await asyncio.sleep(0.01)
 
 
-async def test_a_registry_in_trouble_is_an_error_and_never_a_verdict(
+async def test_case_23_a_registry_in_trouble_is_an_error_and_never_a_verdict(
     client: RegistryClient, registry: RegistryServer, faulty: FaultyRegistry
 ) -> None:
     key = new_key()
@@ -286,7 +286,9 @@ async def test_a_registry_in_trouble_is_an_error_and_never_a_verdict(
         )
 
 
-async def test_a_verdict_outlives_the_registry(http_session: aiohttp.ClientSession, tmp_path: Path) -> None:
+async def test_case_25b_a_verdict_outlives_the_registry(
+    http_session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
     key = new_key()
     verified = 'edgemodel_admission_verifications_total{result="trusted"}'
     with contextlib.ExitStack() as site:
@@ -326,7 +328,7 @@ async def test_a_review_of_something_else_is_denied(program: Program) -> None:
     assert answer.message == "This webhook does not judge example.com/widgets."
 
 
-async def test_large_reviews_are_judged_and_huge_ones_refused(
+async def test_case_37b_large_reviews_are_judged_and_huge_ones_refused(
     program: Program, client: RegistryClient, registry: RegistryServer
 ) -> None:
     key = new_key()

@@ -98,7 +98,8 @@ class KubeApiServer:
         return web.json_response({"metadata": metadata, "items": items})
 
     async def _post(self, path: str, body: dict[str, Any]) -> web.Response:
-        target = f"{path}/{body['metadata']['name']}"
+        metadata = body["metadata"]
+        target = f"{path}/{metadata.get('name') or metadata['generateName'] + str(self._version)}"
         if target in self.objects:
             return _status(409, "already exists")
         return web.json_response(await self._store(target, body, "ADDED"), status=201)

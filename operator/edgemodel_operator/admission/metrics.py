@@ -25,6 +25,14 @@ class Result(StrEnum):
     ERROR = "error"
 
 
+class Resolution(StrEnum):
+    """What became of a tag in a pod."""
+
+    RESOLVED = "resolved"
+    LEFT = "left"
+    """The registry could not be asked; the validating webhook refuses the tag."""
+
+
 class AdmissionMetrics:
     """The collectors of one process."""
 
@@ -59,6 +67,53 @@ class AdmissionMetrics:
             "Verdicts that were known already.",
             registry=self.registry,
         )
+        self.stale = Counter(
+            "edgemodel_admission_stale_verdicts_used",
+            "Verdicts older than a day that stood because the registry could not be asked.",
+            registry=self.registry,
+        )
+        self.stored_verdicts = Gauge(
+            "edgemodel_admission_stored_verdicts",
+            "Verdicts that survive the end of all replicas.",
+            registry=self.registry,
+        )
+        self.verdict_store_failures = Counter(
+            "edgemodel_admission_verdict_store_failures",
+            "Failed reads and writes of the stored verdicts.",
+            registry=self.registry,
+        )
+        self.exceptions_used = Counter(
+            "edgemodel_admission_exceptions_used",
+            "Images that were admitted by a TrustException.",
+            registry=self.registry,
+        )
+        self.resolutions = Counter(
+            "edgemodel_admission_tag_resolutions",
+            "Tags in pods that were to be turned into digests.",
+            ("result",),
+            registry=self.registry,
+        )
+        self.shed = Counter(
+            "edgemodel_admission_shed_reviews",
+            "Requests that were refused at once because too many were under way.",
+            registry=self.registry,
+        )
+        self.trust_changes = Counter(
+            "edgemodel_admission_trust_changes",
+            "Changes of TrustPolicies and TrustExceptions that were asked for.",
+            ("kind", "decision"),
+            registry=self.registry,
+        )
+        self.events_dropped = Counter(
+            "edgemodel_admission_events_dropped",
+            "Kubernetes events that were left out: too many, or not accepted by the API server.",
+            registry=self.registry,
+        )
+        self.exceptions = Gauge(
+            "edgemodel_admission_exceptions",
+            "TrustExceptions that were read, also those past their end.",
+            registry=self.registry,
+        )
         self.policies = Gauge(
             "edgemodel_admission_policies", "TrustPolicies in force.", registry=self.registry
         )
@@ -87,3 +142,8 @@ class AdmissionMetrics:
                 self.decisions.labels(outcome, mode)
         for result in Result:
             self.verifications.labels(result)
+        for resolution in Resolution:
+            self.resolutions.labels(resolution)
+        for kind in ("TrustPolicy", "TrustException"):
+            for decision in (Outcome.ALLOW, Outcome.DENY):
+                self.trust_changes.labels(kind, decision)

@@ -1,4 +1,4 @@
-"""AdmissionReview v1 as values: what is asked, which images it would run, and the answer. Pure.
+"""AdmissionReview v1 as values: what is asked, which images it would start, and the answer. Pure.
 
 Format: https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/
 Reading is strict. Whatever is not understood raises InvalidReview, and the caller denies: an image that was
@@ -7,9 +7,13 @@ overlooked is an image that runs.
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+
+from edgemodel_operator.oci.reference import is_digest
 
 API_VERSION = "admission.k8s.io/v1"
 KIND = "AdmissionReview"
@@ -32,6 +36,8 @@ _POD_SPECS: Mapping[tuple[str, str], tuple[str, ...]] = {
 }
 """Group and resource → where its pod spec is."""
 
+_PODS = ("", "pods")
+_MIRROR = "kubernetes.io/config.mirror"
 _MAY_LACK_TEMPLATE = frozenset({("", "replicationcontrollers")})
 _CONTAINER_LISTS = ("initContainers", "containers", "ephemeralContainers")
 
@@ -40,20 +46,24 @@ class InvalidReview(ValueError):  # noqa: N818 - reads as the fact it states
     """The request is no AdmissionReview that this webhook can judge; the message is a sentence."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class ImageUse:
-    """One place in an object that names an image: `where` reads like `containers[server]`."""
+    """One place in an object that names an image: `where` reads like `containers[server]`.
+
+    `pointer` is the same place for a JSON patch (RFC 6901).
+    """
 
     where: str
     image: str
+    pointer: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
 class Review:
     """What the API server asks, as far as it matters here.
 
-    `old_images` are those of the object before an update. `name` ends in `*` when the API server has yet to
-    make it up.
+    `images` are all that the object names, `starting` those of them that the request may start. `name` ends
+    in `*` when the API server has yet to make it up.
     """
 
     uid: str
@@ -65,12 +75,14 @@ class Review:
     user: str
     dry_run: bool
     images: tuple[ImageUse, ...]
-    old_images: tuple[ImageUse, ...] = ()
+    starting: tuple[ImageUse, ...]
+    mirror: bool = False
+    """Whether a node shows what it runs without having been asked: a static pod."""
 
     @property
-    def images_unchanged(self) -> bool:
-        """Whether the request is an update that leaves every image where and what it was."""
-        return self.operation == "UPDATE" and sorted(self.images) == sorted(self.old_images)
+    def is_pod(self) -> bool:
+        """Whether it is about a pod; else about a template for pods."""
+        return self.resource == "pods"
 
     @property
     def subject(self) -> str:
@@ -81,37 +93,45 @@ class Review:
 
 def parse_review(document: object) -> Review:
     """Read an AdmissionReview request about a pod or a workload template. Raises InvalidReview."""
-    review = _mapping(document, "the body")
-    if review.get("apiVersion") != API_VERSION or review.get("kind") != KIND:
-        raise InvalidReview(f"The body must be an {KIND} of {API_VERSION}.")
-    request = _mapping(review.get("request"), "request")
-    operation = _text(request, "operation")
-    resource = _mapping(request.get("resource"), "request.resource")
-    key = (_text(resource, "group", default=""), _text(resource, "resource"))
+    request = require_review(document)
+    operation = text_in(request, "operation")
+    resource = mapping_in(request, "resource")
+    key = (text_in(resource, "group", default=""), text_in(resource, "resource"))
     if key not in _POD_SPECS:
         raise InvalidReview(f"This webhook does not judge {'/'.join(filter(None, key))}.")
     if operation not in {"CREATE", "UPDATE"}:
         raise InvalidReview(f"This webhook judges CREATE and UPDATE, not {operation[:32]}.")
-    new = _mapping(request.get("object"), "request.object")
-    old = _mapping(request.get("oldObject"), "request.oldObject") if operation == "UPDATE" else {}
+    new = mapping_in(request, "object")
+    old = mapping_in(request, "oldObject") if operation == "UPDATE" else None
+    images = images_of(key, new)
+    user = _mapping(request.get("userInfo", {}), "request.userInfo")
     return Review(
         uid=request_uid(document),
         operation=operation,
         resource=key[1],
-        subresource=_text(request, "subResource", default=""),
-        namespace=_text(request, "namespace"),
+        subresource=text_in(request, "subResource", default=""),
+        namespace=text_in(request, "namespace"),
         name=_name(request, new),
-        user=_text(_mapping(request.get("userInfo", {}), "request.userInfo"), "username", default=""),
+        user=text_in(user, "username", default=""),
         dry_run=request.get("dryRun") is True,
-        images=images_of(key, new),
-        old_images=images_of(key, old) if old else (),
+        images=images,
+        starting=images if old is None else _starting(key, images, new, old),
+        mirror=key == _PODS and _is_mirror(new, user),
     )
+
+
+def require_review(document: object) -> _Json:
+    """Give the request inside an AdmissionReview. Raises InvalidReview when it is none."""
+    review = _mapping(document, "the body")
+    if review.get("apiVersion") != API_VERSION or review.get("kind") != KIND:
+        raise InvalidReview(f"The body must be an {KIND} of {API_VERSION}.")
+    return mapping_in(review, "request")
 
 
 def request_uid(document: object) -> str:
     """Read the identifier that the answer has to repeat. Raises InvalidReview."""
     request = _mapping(_mapping(document, "the body").get("request"), "request")
-    uid = _text(request, "uid")
+    uid = text_in(request, "uid")
     if len(uid) > 128:
         raise InvalidReview("request.uid is longer than 128 characters.")
     return uid
@@ -123,43 +143,113 @@ def images_of(resource: tuple[str, str], document: _Json) -> tuple[ImageUse, ...
     `resource` is the API group and the plural name. Raises InvalidReview when a container or an image volume
     does not say which image it uses.
     """
-    spec: Any = document
-    for step in _POD_SPECS[resource]:
-        spec = _mapping(spec, "the object").get(step)
-        if spec is None and step == "template" and resource in _MAY_LACK_TEMPLATE:
-            return ()
-    spec = _mapping(spec, f"the pod spec of {resource[1]}")
-    return (*_container_images(spec), *_volume_images(spec))
+    spec = _pod_spec(resource, document)
+    if spec is None:
+        return ()
+    path = "".join(f"/{step}" for step in _POD_SPECS[resource])
+    return (*_container_images(spec, path), *_volume_images(spec, path))
 
 
 def make_answer(
-    uid: str, *, allowed: bool, message: str = "", warnings: Sequence[str] = ()
+    uid: str, *, allowed: bool, message: str = "", warnings: Sequence[str] = (), patch: Sequence[_Json] = ()
 ) -> dict[str, Any]:
-    """Make the AdmissionReview that answers a request; a refusal becomes an HTTP 403 for the user."""
+    """Make the AdmissionReview that answers a request; a refusal becomes an HTTP 403 for the user.
+
+    `patch` is a JSON patch (RFC 6902).
+    """
     response: dict[str, Any] = {"uid": uid, "allowed": allowed}
     if not allowed:
         status = {"code": 403, "reason": "Forbidden", "message": _cut(message, MAX_MESSAGE)}
         response["status"] = status
     if warnings:
         response["warnings"] = [_cut(warning, MAX_WARNING) for warning in warnings[:MAX_WARNINGS]]
+    if patch:
+        response["patchType"] = "JSONPatch"
+        response["patch"] = base64.b64encode(json.dumps(list(patch)).encode()).decode()
     return {"apiVersion": API_VERSION, "kind": KIND, "response": response}
 
 
-def _container_images(spec: _Json) -> Iterator[ImageUse]:
-    for field in _CONTAINER_LISTS:
-        for index, item in enumerate(_list(spec, field)):
-            container = _mapping(item, f"{field}[{index}]")
-            where = f"{field}[{container.get('name') or index}]"
-            yield ImageUse(where, _image(container.get("image"), f"{where}.image"))
+def _starting(
+    resource: tuple[str, str], images: Sequence[ImageUse], new: _Json, old: _Json
+) -> tuple[ImageUse, ...]:
+    """Give the images that an update may start.
+
+    1. An object that is being deleted lets its finalizers go: with the same images, nothing starts.
+    2. The same pod spec starts nothing either: labels, owners, finalizers, fewer replicas. More replicas, or
+       a job that is resumed, do, all of them.
+    3. Else a digest that stays where it was is no news. A tag is: it can mean another image by now.
+
+    The API server gives `old`, so a user cannot make it up.
+    """
+    before = images_of(resource, old)
+    metadata = _mapping(old.get("metadata") or {}, "oldObject.metadata")
+    if metadata.get("deletionTimestamp") and set(images) <= set(before):  # (1)
+        return ()
+    if _pod_spec(resource, new) == _pod_spec(resource, old):  # (2)
+        return tuple(images) if resource != _PODS and _grows(new, old) else ()
+    return tuple(use for use in images if use not in before or not _is_pinned(use.image))  # (3)
 
 
-def _volume_images(spec: _Json) -> Iterator[ImageUse]:
+def _is_pinned(image: str) -> bool:
+    return is_digest(image.rpartition("@")[2])
+
+
+def _grows(new: _Json, old: _Json) -> bool:
+    spec, before = (_mapping(one.get("spec") or {}, "spec") for one in (new, old))
+    resumed = before.get("suspend") is True and spec.get("suspend") is not True
+    return resumed or _replicas(spec) > _replicas(before)
+
+
+def _replicas(spec: _Json) -> int:
+    replicas = spec.get("replicas")
+    return replicas if isinstance(replicas, int) else 1
+
+
+def _is_mirror(pod: _Json, user: _Json) -> bool:
+    """Tell whether a node itself shows a static pod of its own.
+
+    The annotation alone proves nothing; the user does, whom the API server has authenticated. Such a pod runs
+    already, and is never started from the API: refusing it would only hide it from the audit.
+    """
+    metadata = _mapping(pod.get("metadata") or {}, "object.metadata")
+    spec = _mapping(pod.get("spec") or {}, "object.spec")
+    groups = user.get("groups")
+    return (
+        _MIRROR in _mapping(metadata.get("annotations") or {}, "object.metadata.annotations")
+        and bool(spec.get("nodeName"))
+        and user.get("username") == f"system:node:{spec.get('nodeName')}"
+        and isinstance(groups, list)
+        and "system:nodes" in groups
+    )
+
+
+def _pod_spec(resource: tuple[str, str], document: _Json) -> _Json | None:
+    """Give the pod spec; None for a controller whose template is somewhere else."""
+    spec: Any = document
+    for step in _POD_SPECS[resource]:
+        spec = _mapping(spec, "the object").get(step)
+        if spec is None and step == "template" and resource in _MAY_LACK_TEMPLATE:
+            return None
+    return _mapping(spec, f"the pod spec of {resource[1]}")
+
+
+def _container_images(spec: _Json, path: str) -> Iterator[ImageUse]:
+    for field_name in _CONTAINER_LISTS:
+        for index, item in enumerate(_list(spec, field_name)):
+            container = _mapping(item, f"{field_name}[{index}]")
+            where = f"{field_name}[{container.get('name') or index}]"
+            image = _image(container.get("image"), f"{where}.image")
+            yield ImageUse(where, image, f"{path}/{field_name}/{index}/image")
+
+
+def _volume_images(spec: _Json, path: str) -> Iterator[ImageUse]:
     for index, item in enumerate(_list(spec, "volumes")):
         volume = _mapping(item, f"volumes[{index}]")
         if volume.get("image") is not None:
             where = f"volumes[{volume.get('name') or index}].image"
             source = _mapping(volume["image"], where)
-            yield ImageUse(where, _image(source.get("reference"), f"{where}.reference"))
+            image = _image(source.get("reference"), f"{where}.reference")
+            yield ImageUse(where, image, f"{path}/volumes/{index}/image/reference")
 
 
 def _image(value: object, where: str) -> str:
@@ -175,6 +265,19 @@ def _name(request: _Json, document: _Json) -> str:
     return f"{metadata.get('generateName') or ''}*"
 
 
+def mapping_in(parent: _Json, field_name: str) -> _Json:
+    """Give a JSON object inside another. Raises InvalidReview when it is none."""
+    return _mapping(parent.get(field_name), field_name)
+
+
+def text_in(parent: _Json, field_name: str, *, default: str | None = None) -> str:
+    """Give a text inside a JSON object; without `default` it must be there. Raises InvalidReview."""
+    value = parent.get(field_name, default)
+    if not isinstance(value, str) or (default is None and not value):
+        raise InvalidReview(f"{field_name} is not a text.")
+    return value
+
+
 def _mapping(value: object, what: str) -> _Json:
     if not isinstance(value, dict):
         raise InvalidReview(f"{what} is not a JSON object.")
@@ -187,13 +290,6 @@ def _list(spec: _Json, field: str) -> Sequence[Any]:
         return ()
     if not isinstance(value, list):
         raise InvalidReview(f"{field} is not a list.")
-    return value
-
-
-def _text(parent: _Json, field: str, *, default: str | None = None) -> str:
-    value = parent.get(field, default)
-    if not isinstance(value, str) or (default is None and not value):
-        raise InvalidReview(f"{field} is not a text.")
     return value
 
 

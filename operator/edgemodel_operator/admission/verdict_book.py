@@ -1,7 +1,7 @@
 """Which images were found trusted, when, and by whose word: pure, bounded, and written as one small document.
 
-Only hashes are kept. A *group* is what was demanded: a policy and the keys that it named at that time. So a
-change of either leaves its old verdicts without a use. An *entry* is one image under one group.
+Only hashes are kept. A *group* is what was demanded: what a policy asks and the keys that it named at that
+time. So a change of either leaves its old verdicts without a use. An *entry* is one image under one group.
 
 Between replicas entries are merged: for each image the later verdict wins. That needs a memory of the
 opposite, too: an image that was found untrusted after it was trusted stays in the book as refuted, else the
@@ -60,9 +60,9 @@ class Entry:
 
 
 @lru_cache(maxsize=1024)
-def group_of(policy: str, fingerprints: tuple[str, ...]) -> str:
-    """Name what is demanded: the hash of a policy together with the keys and identities it stands for."""
-    return hashlib.sha256("\n".join((policy, *fingerprints)).encode()).hexdigest()
+def group_of(fingerprint: str) -> str:
+    """Name what is demanded, from the fingerprint of a policy's demand: all that decides, keys included."""
+    return hashlib.sha256(fingerprint.encode()).hexdigest()
 
 
 def image_hash(image: str) -> str:
@@ -81,6 +81,10 @@ class VerdictBook:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def copy(self) -> VerdictBook:
+        """Give a book with the same entries, for another thread."""
+        return VerdictBook(self._entries.items())
 
     def look_up(self, group: str, image: str) -> Entry | None:
         """Give what is known about an image (by its hash), refuted or not."""

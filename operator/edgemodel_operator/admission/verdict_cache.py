@@ -1,8 +1,14 @@
 """Verdicts that are known already, and at most one verification at a time for each that is not.
 
-A digest never changes its content, so "trusted" stays true for the same keys and may be kept long: a pod
-restarts although the registry is away. "Unsigned" is kept for a moment only, since a signature may be on its
-way. A failure to find out is no verdict and is never kept.
+| verdict | used at once | after that |
+|---|---|---|
+| trusted | FRESH_S | verified anew; stands while no registry answers, up to LAPSE_S after its last use |
+| unsigned | KEEP_UNSIGNED_S | verified anew |
+| otherwise untrusted | never | verified anew |
+
+A digest never changes its content, so "trusted" stays true for the same keys: what ages is only whether its
+signatures are still there. "Unsigned" is kept for a moment, since a signature may be on its way. A failure to
+find out is no verdict and is never kept.
 """
 
 from __future__ import annotations
@@ -13,93 +19,147 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from edgemodel_operator.signing.verdict import Reason, Trusted, Verdict
+from edgemodel_operator.adapters.policy_verifier import CannotVerify, ImageNotFound
+from edgemodel_operator.admission.verdict_book import SKEW_S, Entry, VerdictBook
 
-KEEP_TRUSTED_S = 24 * 3600.0
+FRESH_S = 24 * 3600.0
+LAPSE_S = 90 * 24 * 3600.0
 KEEP_UNSIGNED_S = 5.0
-MAX_VERDICTS = 8192
+STALE_WAIT_S = 3.0
+"""How long a verdict that is no longer fresh waits for the registry: well within the time for one review."""
+MAX_UNSIGNED = 1024
 MAX_RUNNING = 256
+UNSIGNED = "Unsigned"
 
 
 @dataclass(frozen=True)
 class VerdictKey:
-    """What a verdict is about: `image` is `name@digest`, `policy` the hash of what it demands."""
+    """What a verdict is about: the hash of `name@digest`, and the group of what is demanded."""
 
     image: str
-    policy: str
-    keys: tuple[str, ...]
+    group: str
 
 
-_Verify: TypeAlias = Callable[[], Awaitable[Verdict]]
+@dataclass(frozen=True)
+class Finding:
+    """What is known about an image: `by` says who vouched; `reason` and `missing` what it lacks."""
+
+    trusted: bool
+    by: tuple[str, ...] = ()
+    reason: str = ""
+    missing: str = ""
+    known: bool = False
+    """Whether nobody had to be asked."""
+    stale: bool = False
+    """Whether it is an old verdict that stands because nobody could be asked."""
 
 
-class Overloaded(Exception):  # noqa: N818 - reads as the fact it states
+class Overloaded(CannotVerify):
     """Too many verifications run already; the caller denies."""
+
+    reason = "Overloaded"
+
+
+_Verify: TypeAlias = Callable[[], Awaitable[Finding]]
+
+
+@dataclass
+class _Flight:
+    task: asyncio.Task[Finding]
+    remember: bool
 
 
 class VerdictCache:
     """A bounded cache with single flight. Use it in one event loop only."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        """`clock` gives seconds that never go back."""
+    def __init__(
+        self, book: VerdictBook, wall_clock: Callable[[], float], clock: Callable[[], float]
+    ) -> None:
+        """`wall_clock` gives Unix time, `clock` seconds that never go back."""
+        self.book = book
+        self._now = wall_clock
         self._clock = clock
-        self._kept: OrderedDict[VerdictKey, tuple[float, Verdict]] = OrderedDict()
-        self._running: dict[VerdictKey, asyncio.Task[Verdict]] = {}
+        self._unsigned: OrderedDict[VerdictKey, tuple[float, Finding]] = OrderedDict()
+        self._flights: dict[VerdictKey, _Flight] = {}
 
-    def known(self, key: VerdictKey) -> Verdict | None:
-        """Give the verdict if it is known and fresh."""
-        until, verdict = self._kept.get(key, (0.0, None))
-        if verdict is None or until <= self._clock():
-            return None
-        self._kept.move_to_end(key)
-        return verdict
-
-    async def get(self, key: VerdictKey, verify: _Verify) -> Verdict:
+    async def get(self, key: VerdictKey, verify: _Verify, *, remember: bool = True) -> Finding:
         """Give the verdict, running `verify` unless it is known or somebody else is at it already.
 
-        Raises what `verify` raises, or Overloaded. The verification goes on when the caller is canceled: the
-        next caller, usually the same pod once more, finds the verdict.
+        `verify` raises CannotVerify when it cannot tell; so does this, unless an older verdict stands. The
+        verification goes on when the caller is canceled: the next caller, usually the same pod once more,
+        finds the verdict. Without `remember`, nothing of it is kept.
         """
-        verdict = self.known(key)
-        if verdict is not None:
-            return verdict
-        task = self._running.get(key)
-        if task is None:
-            if len(self._running) >= MAX_RUNNING:
-                raise Overloaded(f"{MAX_RUNNING} verifications are running already; try again in a moment")
-            task = asyncio.ensure_future(self._run(key, verify))
-            self._running[key] = task
-            task.add_done_callback(_retrieve)
-        return await asyncio.shield(task)
+        entry = self.book.look_up(key.group, key.image)
+        now = self._now()
+        if entry is not None and not entry.refuted and _is_fresh(entry, now):
+            return self._used(key, entry, now, remember=remember, stale=False)
+        until, unsigned = self._unsigned.get(key, (0.0, None))
+        if unsigned is not None and until > self._clock():
+            return unsigned
+        if entry is None or not _stands(entry, now):
+            return await asyncio.shield(self._join(key, verify, remember=remember))
+        try:
+            async with asyncio.timeout(STALE_WAIT_S):
+                return await asyncio.shield(self._join(key, verify, remember=remember))
+        except ImageNotFound:
+            raise  # the registry has answered
+        except (CannotVerify, TimeoutError):
+            return self._used(key, entry, now, remember=remember, stale=True)
 
     async def close(self) -> None:
         """Cancel what is still running."""
-        running = tuple(self._running.values())
+        running = tuple(flight.task for flight in self._flights.values())
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _run(self, key: VerdictKey, verify: _Verify) -> Verdict:
+    def _used(self, key: VerdictKey, entry: Entry, now: float, *, remember: bool, stale: bool) -> Finding:
+        if remember:
+            self.book.use(key.group, key.image, now)
+        return Finding(trusted=True, by=entry.by, known=True, stale=stale)
+
+    def _join(self, key: VerdictKey, verify: _Verify, *, remember: bool) -> asyncio.Task[Finding]:
+        flight = self._flights.get(key)
+        if flight is None:
+            if len(self._flights) >= MAX_RUNNING:
+                raise Overloaded(f"{MAX_RUNNING} verifications are running already; try again in a moment")
+            flight = _Flight(asyncio.ensure_future(self._run(key, verify)), remember)
+            self._flights[key] = flight
+            flight.task.add_done_callback(_retrieve)
+        flight.remember |= remember
+        return flight.task
+
+    async def _run(self, key: VerdictKey, verify: _Verify) -> Finding:
+        remember = False
         try:
-            verdict = await verify()
+            finding = await verify()
         finally:
-            del self._running[key]
-        keep = _seconds_to_keep(verdict)
-        if keep:
-            self._kept[key] = (self._clock() + keep, verdict)
-            self._kept.move_to_end(key)
-            while len(self._kept) > MAX_VERDICTS:
-                self._kept.popitem(last=False)
-        return verdict
+            remember = self._flights.pop(key).remember
+        if not finding.trusted:
+            self.book.refute(key.group, key.image, self._now())
+        elif remember:
+            self.book.trust(key.group, key.image, finding.by, self._now())
+        if finding.reason == UNSIGNED and not finding.trusted:
+            self._keep_unsigned(key, finding)
+        return finding
+
+    def _keep_unsigned(self, key: VerdictKey, finding: Finding) -> None:
+        kept = Finding(trusted=False, reason=finding.reason, missing=finding.missing, known=True)
+        self._unsigned[key] = (self._clock() + KEEP_UNSIGNED_S, kept)
+        self._unsigned.move_to_end(key)
+        while len(self._unsigned) > MAX_UNSIGNED:
+            self._unsigned.popitem(last=False)
 
 
-def _seconds_to_keep(verdict: Verdict) -> float:
-    if isinstance(verdict, Trusted):
-        return KEEP_TRUSTED_S
-    return KEEP_UNSIGNED_S if verdict.reason is Reason.UNSIGNED else 0.0
+def _is_fresh(entry: Entry, now: float) -> bool:
+    return now - FRESH_S < entry.verified <= now + SKEW_S
 
 
-def _retrieve(task: asyncio.Task[Verdict]) -> None:
+def _stands(entry: Entry, now: float) -> bool:
+    return not entry.refuted and now - entry.used <= LAPSE_S
+
+
+def _retrieve(task: asyncio.Task[Finding]) -> None:
     """Look at the exception, which nobody else does when every caller has gone."""
     if not task.cancelled():
         task.exception()

@@ -1,28 +1,25 @@
-"""One image against one policy: from the cache, or from the registry."""
+"""One image against one policy: from what is known already, or from the registry."""
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Collection, Sequence
 
-from edgemodel_operator.adapters.authorities import Authorities, AuthorityStore
+from edgemodel_operator.adapters.authorities import PolicyDemand
 from edgemodel_operator.adapters.kube import KubeError
+from edgemodel_operator.adapters.policy_verifier import CannotVerify, PolicyVerifier, conclude
 from edgemodel_operator.adapters.registry_access import RegistryAccess
 from edgemodel_operator.admission.metrics import AdmissionMetrics, Result
-from edgemodel_operator.admission.verdict_cache import Overloaded, VerdictCache, VerdictKey
-from edgemodel_operator.core.trust import Policy, PolicyVerdict
-from edgemodel_operator.oci.errors import RegistryError
+from edgemodel_operator.admission.verdict_book import group_of, image_hash
+from edgemodel_operator.admission.verdict_cache import Finding, VerdictCache, VerdictKey
+from edgemodel_operator.core.trust import AnyPolicy, Policy, PolicyVerdict
 from edgemodel_operator.oci.reference import Reference
-from edgemodel_operator.signing.verdict import Trusted, Untrusted, Verdict
-from edgemodel_operator.signing.verify import verify_image
 
 VERIFY_SECONDS = 30.0
 """The limit of one verification; it may go on after the request that started it was answered."""
 
-
-class CannotVerify(Exception):  # noqa: N818 - reads as the fact it states
-    """It could not be found out whether the image is trusted; the message is half a sentence."""
+_log = logging.getLogger(__name__)
 
 
 class ImageVerifier:
@@ -30,58 +27,81 @@ class ImageVerifier:
 
     def __init__(
         self,
-        authorities: AuthorityStore,
+        policies: PolicyVerifier,
         registries: RegistryAccess,
+        cache: VerdictCache,
         metrics: AdmissionMetrics,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._authorities = authorities
+        self._policies = policies
         self._registries = registries
+        self._cache = cache
         self._metrics = metrics
-        self._cache = VerdictCache(clock)
 
-    async def verify(self, image: Reference, policy: Policy) -> PolicyVerdict:
-        """Tell whether the policy holds for an image named by digest. Raises CannotVerify."""
-        authorities = await self._authorities.authorities_of(policy)
-        if not authorities.usable:
-            raise CannotVerify("; ".join(authorities.problems))
-        key = VerdictKey(str(image), policy.hash, authorities.fingerprints)
-        if self._cache.known(key) is not None:
+    async def verify(self, image: Reference, policy: Policy, *, remember: bool = True) -> PolicyVerdict:
+        """Tell whether the policy holds for an image named by digest. Raises CannotVerify.
+
+        Without `remember`, as for dry runs, the verdict is not kept.
+        """
+        asked = await self._policies.demand_of(policy)
+        name = str(image)
+        key = VerdictKey(image_hash(name), group_of(asked.fingerprint))
+        finding = await self._cache.get(key, lambda: self._examine(image, policy, asked), remember=remember)
+        if finding.known:
             self._metrics.cached.inc()
-        try:
-            verdict = await self._cache.get(key, lambda: self._measured(image, authorities))
-        except (RegistryError, KubeError, Overloaded) as error:
-            raise CannotVerify(str(error).rstrip(".")) from error
-        except TimeoutError as error:
-            raise CannotVerify(f"the registry {image.registry} did not answer in time") from error
-        if isinstance(verdict, Trusted):
-            return PolicyVerdict(policy.name, policy.spec.mode, trusted=True)
-        if authorities.problems:
-            # The missing signature may be by the very key that could not be read.
-            raise CannotVerify("; ".join((_missing(image, verdict, policy), *authorities.problems)))
+        if finding.stale:
+            self._metrics.stale.inc()
+            _log.warning(
+                "An old verdict stands, since the registry cannot be asked",
+                extra={"image": name, "policy": policy.name, "by": finding.by},
+            )
         return PolicyVerdict(
-            policy.name, policy.spec.mode, trusted=False, missing=_missing(image, verdict, policy)
+            policy.name, policy.spec.mode, finding.trusted, finding.missing, finding.reason, finding.by
         )
+
+    async def live_groups(self, policies: Sequence[AnyPolicy]) -> Collection[str] | None:
+        """Give the groups of verdicts that still have a use.
+
+        None while some policy or key is not known for certain: what is dropped then would be missed later.
+        """
+        groups: set[str] = set()
+        for policy in policies:
+            if not isinstance(policy, Policy):
+                return None
+            asked = await self._policies.demand_of(policy)
+            if asked.problems:
+                return None
+            groups.add(group_of(asked.fingerprint))
+        return groups
 
     async def close(self) -> None:
         """Cancel what is still running."""
         await self._cache.close()
 
-    async def _measured(self, image: Reference, authorities: Authorities) -> Verdict:
+    async def _examine(self, image: Reference, policy: Policy, asked: PolicyDemand) -> Finding:
         began, result = time.perf_counter(), Result.ERROR
         try:
-            async with asyncio.timeout(VERIFY_SECONDS):
-                client = await self._registries.client()
-                verdict = await verify_image(client, image, authorities.usable)
-            result = Result.TRUSTED if isinstance(verdict, Trusted) else Result.UNTRUSTED
-            return verdict
+            client = await self._registries.client()
+            verdict = conclude(
+                image, policy, asked, await self._policies.examine(client, image, asked.demand)
+            )
+            result = Result.TRUSTED if verdict.trusted else Result.UNTRUSTED
+        except KubeError as error:
+            raise CannotVerify(str(error).rstrip(".")) from error
         finally:
             self._metrics.verifications.labels(result).inc()
             self._metrics.verify_seconds.observe(time.perf_counter() - began)
+        _log_verdict(image, verdict)
+        return Finding(verdict.trusted, verdict.by, verdict.reason, verdict.missing)
 
 
-def _missing(image: Reference, verdict: Untrusted, policy: Policy) -> str:
-    """Say what the image lacks and who could supply it, without naming the image again."""
-    why = verdict.message.removeprefix(f"{image} is not trusted: ").rstrip(".")
-    names = ", ".join(authority.name for authority in policy.spec.authorities)
-    return f"{why} (accepted: a signature by {names})"
+def _log_verdict(image: Reference, verdict: PolicyVerdict) -> None:
+    """Write what the registry showed into the audit trail; what was known already is not news."""
+    fields = {
+        "image": str(image),
+        "policy": verdict.policy,
+        "verdict": Result.TRUSTED if verdict.trusted else Result.UNTRUSTED,
+        "by": verdict.by,
+        "reason": verdict.reason,
+        "missing": verdict.missing,
+    }
+    _log.info("Verified", extra=fields)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,57 +10,29 @@ import pytest
 from edgemodel_operator.admission.judge import MAX_IMAGES, Judge
 from edgemodel_operator.admission.metrics import Outcome
 from edgemodel_operator.admission.review import ImageUse, Review
-from edgemodel_operator.admission.verifier import CannotVerify
 from edgemodel_operator.api.trustpolicy import Mode
-from edgemodel_operator.core.trust import AnyPolicy, Policy, PolicyVerdict, parse_policy
-from edgemodel_operator.oci.reference import Reference
-
-PEM = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"
-HOST = "registry.plant-a.local:5000"
-
-
-def pinned(name: str) -> str:
-    return f"{HOST}/{name}@sha256:{name.encode().hex().ljust(64, '0')[:64]}"
-
-
-GOOD, UNSIGNED, UNKNOWN = pinned("models/good"), pinned("models/unsigned"), pinned("models/unknown")
-
-
-@dataclass
-class StatedPolicies:
-    """Policies stated by a test."""
-
-    policies: tuple[AnyPolicy, ...] = ()
-    synced: bool = True
+from edgemodel_operator.core.trust import AnyPolicy
+from support.admission import (
+    GOOD,
+    HOST,
+    NOW,
+    UNKNOWN,
+    UNSIGNED,
+    StatedPolicies,
+    StatedTags,
+    StatedVerdicts,
+    digest_of,
+    exemption,
+    make_judge,
+    pinned,
+    policy,
+)
 
 
-@dataclass
-class StatedVerdicts:
-    """A verifier that knows three images; it counts what it is asked and can be made to wait."""
-
-    asked: list[tuple[str, str]] = field(default_factory=list)
-    go_on: asyncio.Event = field(default_factory=asyncio.Event)
-    waits: bool = False
-
-    async def verify(self, image: Reference, policy: Policy) -> PolicyVerdict:
-        self.asked.append((str(image), policy.name))
-        if self.waits:
-            await self.go_on.wait()
-        if str(image) == UNKNOWN:
-            raise CannotVerify("the registry is away")
-        trusted = str(image) == GOOD
-        return PolicyVerdict(policy.name, policy.spec.mode, trusted, "" if trusted else "it is not signed")
-
-
-def policy(name: str = "plant", **spec: Any) -> AnyPolicy:
-    authorities = [{"name": "plant", "keys": [{"data": PEM}]}]
-    spec = {"images": [f"{HOST}/models/*"], "authorities": authorities} | spec
-    return parse_policy({"metadata": {"name": name}, "spec": spec})
-
-
-def review(*images: str, operation: str = "CREATE", old: tuple[str, ...] = (), **more: Any) -> Review:
+def review(*images: str, starting: tuple[str, ...] | None = None, **more: Any) -> Review:
     values: dict[str, Any] = {
         "uid": "u",
+        "operation": "CREATE",
         "resource": "pods",
         "subresource": "",
         "namespace": "plant-a",
@@ -70,18 +41,18 @@ def review(*images: str, operation: str = "CREATE", old: tuple[str, ...] = (), *
         "dry_run": False,
     }
     uses = tuple(ImageUse(f"containers[c{n}]", image) for n, image in enumerate(images))
-    before = tuple(ImageUse(f"containers[c{n}]", image) for n, image in enumerate(old))
-    return Review(operation=operation, images=uses, old_images=before, **(values | more))
+    fresh = uses if starting is None else tuple(use for use in uses if use.image in starting)
+    return Review(images=uses, starting=fresh, **(values | more))
 
 
-def judge_with(*policies: AnyPolicy, synced: bool = True) -> tuple[Judge, StatedVerdicts]:
+def judge_with(*policies: AnyPolicy, synced: bool = True, **more: Any) -> tuple[Judge, StatedVerdicts]:
     verdicts = StatedVerdicts()
-    return Judge(StatedPolicies(policies, synced), verdicts), verdicts
+    return make_judge(StatedPolicies(policies, synced, **more), verdicts), verdicts
 
 
 async def test_1_before_the_policies_were_read_everything_is_refused() -> None:
     judge, _ = judge_with(policy(), synced=False)
-    for request in (review(GOOD), review(GOOD, operation="UPDATE", old=(GOOD,))):
+    for request in (review(GOOD), review(GOOD, operation="UPDATE", starting=())):
         decision = await judge.decide(request)
         assert not decision.allowed
         assert decision.outcome is Outcome.ERROR
@@ -89,16 +60,23 @@ async def test_1_before_the_policies_were_read_everything_is_refused() -> None:
 
 
 @pytest.mark.parametrize("image", [GOOD, UNSIGNED, f"{HOST}/models/old:1"])
-async def test_2_an_update_that_leaves_the_images_alone_passes_without_verification(image: str) -> None:
+async def test_2_what_does_not_start_is_not_verified(image: str) -> None:
     judge, verdicts = judge_with(policy())
-    assert (await judge.decide(review(image, operation="UPDATE", old=(image,)))).allowed
+    assert (await judge.decide(review(image, operation="UPDATE", starting=()))).allowed
     assert verdicts.asked == []
 
 
-async def test_2_an_update_of_an_image_is_judged_also_on_an_object_being_deleted() -> None:
-    judge, _ = judge_with(policy())
-    assert not (await judge.decide(review(UNSIGNED, operation="UPDATE", old=(GOOD,)))).allowed
-    assert (await judge.decide(review(GOOD, operation="UPDATE", old=(UNSIGNED,)))).allowed
+async def test_2_of_an_update_only_what_starts_is_judged() -> None:
+    judge, verdicts = judge_with(policy())
+    assert (await judge.decide(review(UNSIGNED, GOOD, operation="UPDATE", starting=(GOOD,)))).allowed
+    assert verdicts.asked == [(GOOD, "plant")]
+    assert not (await judge.decide(review(UNSIGNED, operation="UPDATE", starting=(UNSIGNED,)))).allowed
+
+
+async def test_2_a_static_pod_that_its_node_reports_is_left_to_the_audit() -> None:
+    judge, verdicts = judge_with(policy())
+    assert (await judge.decide(review(UNSIGNED, mirror=True))).allowed
+    assert verdicts.asked == []
 
 
 @pytest.mark.parametrize(
@@ -119,7 +97,7 @@ async def test_2_an_update_of_an_image_is_judged_also_on_an_object_being_deleted
         (f"{GOOD}\n", "64 lower-case hex digits"),
     ],
 )
-async def test_3_names_that_can_mean_different_images_are_refused(image: str, want: str) -> None:
+async def test_case_42_names_that_can_mean_different_images_are_refused(image: str, want: str) -> None:
     judge, verdicts = judge_with(policy(images=["**"]))
     decision = await judge.decide(review(image))
     assert not decision.allowed
@@ -132,6 +110,15 @@ async def test_3_beside_a_digest_the_tag_means_nothing() -> None:
     judge, verdicts = judge_with(policy())
     assert (await judge.decide(review(GOOD.replace("@", ":7@")))).allowed
     assert verdicts.asked == [(GOOD, "plant")]
+
+
+async def test_case_42b_a_tag_beside_a_digest_that_means_something_else_changes_nothing() -> None:
+    verdicts, tags = StatedVerdicts(), StatedTags({f"{HOST}/models/good:7": digest_of("models/unsigned")})
+    judge = make_judge(StatedPolicies((policy(),)), verdicts, tags)
+    assert (await judge.decide(review(GOOD.replace("@", ":7@")))).allowed
+    assert not (await judge.decide(review(UNSIGNED.replace("@", ":7@")))).allowed
+    assert verdicts.asked == [(GOOD, "plant"), (UNSIGNED, "plant")]
+    assert tags.asked == []
 
 
 async def test_3_the_registry_host_is_compared_without_regard_to_case() -> None:
@@ -154,13 +141,13 @@ async def test_5_the_refusal_names_the_image_the_policy_and_what_is_missing() ->
     assert decision.message == f'image {UNSIGNED} does not satisfy TrustPolicy "plant": it is not signed'
 
 
-async def test_5_every_policy_is_asked_and_every_image_once() -> None:
+async def test_case_40b_every_policy_is_asked_and_every_image_once() -> None:
     judge, verdicts = judge_with(policy("b"), policy("a"))
     assert (await judge.decide(review(GOOD, GOOD, GOOD))).allowed
     assert sorted(verdicts.asked) == [(GOOD, "a"), (GOOD, "b")]
 
 
-async def test_5_a_policy_that_is_not_understood_admits_nothing() -> None:
+async def test_case_40c_a_policy_that_is_not_understood_admits_nothing() -> None:
     judge, _ = judge_with(policy(), policy("newer", quorum=2))
     decision = await judge.decide(review(GOOD))
     assert not decision.allowed
@@ -189,7 +176,7 @@ async def test_audit_admits_with_a_warning_and_says_what_it_would_have_been(
     assert len(decision.warnings) == 1
 
 
-async def test_audit_beside_enforce_softens_nothing() -> None:
+async def test_case_40a_audit_beside_enforce_softens_nothing() -> None:
     judge, _ = judge_with(policy("soft", mode="Audit"), policy("hard"))
     for image in (UNSIGNED, UNKNOWN, f"{HOST}/models/good:1"):
         assert not (await judge.decide(review(image))).allowed
@@ -201,8 +188,7 @@ async def test_audit_does_not_cover_images_about_which_no_policy_speaks() -> Non
 
 
 async def test_a_verification_that_takes_too_long_is_a_refusal_and_not_an_answer_too_late() -> None:
-    verdicts = StatedVerdicts(waits=True)
-    judge = Judge(StatedPolicies((policy(),)), verdicts, budget_seconds=0.01)
+    judge = make_judge(StatedPolicies((policy(),)), StatedVerdicts(waits=True), budget_seconds=0.01)
     decision = await judge.decide(review(GOOD))
     assert decision.outcome is Outcome.ERROR
     assert "could not be verified within 0.01 s" in decision.message
@@ -219,3 +205,89 @@ async def test_a_hundred_containers_are_fine_and_more_images_than_a_pod_needs_ar
 async def test_an_empty_pod_template_runs_nothing_and_passes() -> None:
     judge, _ = judge_with()
     assert (await judge.decide(review())).allowed
+
+
+async def test_3_a_tag_in_a_template_is_looked_up_for_an_early_answer() -> None:
+    tags = StatedTags(
+        {
+            f"{HOST}/models/good:7": digest_of("models/good"),
+            f"{HOST}/models/unsigned:7": digest_of("models/unsigned"),
+        }
+    )
+    judge = make_judge(StatedPolicies((policy(),)), StatedVerdicts(), tags)
+    assert (await judge.decide(review(f"{HOST}/models/good:7", resource="deployments"))).allowed
+    refused = await judge.decide(review(f"{HOST}/models/unsigned:7", resource="deployments"))
+    assert refused.outcome is Outcome.DENY
+    assert "it is not signed" in refused.message
+    away = await judge.decide(review(f"{HOST}/models/other:7", resource="deployments"))
+    assert away.outcome is Outcome.ERROR
+    assert "could not be verified: the registry is away" in away.message
+
+
+async def test_3_in_a_template_a_tag_that_no_policy_knows_is_refused_and_nobody_is_asked() -> None:
+    tags = StatedTags()
+    judge = make_judge(StatedPolicies((policy(),)), StatedVerdicts(), tags)
+    refused = await judge.decide(review("registry.example.com/x:1", resource="deployments"))
+    assert "no TrustPolicy matches it" in refused.message
+    assert tags.asked == []
+
+
+async def test_7_an_exception_admits_with_a_warning_that_names_it_and_its_end() -> None:
+    judge, _ = judge_with(policy(), exceptions=(exemption(f"{HOST}/models/unsigned"),))
+    decision = await judge.decide(review(UNSIGNED))
+    assert (decision.allowed, decision.outcome, decision.mode) == (True, Outcome.ALLOW, Mode.ENFORCE)
+    assert decision.exceptions == ("for-now",)
+    assert 'TrustException "for-now" excuses it until 2026-12-01T00:00:00Z' in decision.warnings[0]
+
+
+@pytest.mark.parametrize("image", [UNKNOWN, pinned("elsewhere/x")])
+async def test_7_an_exception_from_everything_also_covers_errors_and_silence(image: str) -> None:
+    judge, _ = judge_with(policy(), exceptions=(exemption(f"{HOST}/**"),))
+    assert (await judge.decide(review(image))).allowed
+
+
+@pytest.mark.parametrize("name", ["models/unsigned", "elsewhere/x"])
+async def test_7_a_tag_is_never_excused(name: str) -> None:
+    judge, _ = judge_with(policy(), exceptions=(exemption(f"{HOST}/**"),))
+    decision = await judge.decide(review(f"{HOST}/{name}:1"))
+    assert "named by tag" in decision.message
+
+
+async def test_case_40d_two_exceptions_never_add_up() -> None:
+    policies = (policy("plant"), policy("quality"))
+    halves = tuple(
+        exemption(f"{HOST}/models/*", name=f"for-{name}", policies=[name]) for name in ("plant", "quality")
+    )
+    whole = exemption(f"{HOST}/models/*", name="for-both", policies=["plant", "quality"])
+    judge, _ = judge_with(*policies, exceptions=halves)
+    assert not (await judge.decide(review(UNSIGNED))).allowed
+    judge, _ = judge_with(*policies, exceptions=(*halves, whole))
+    assert (await judge.decide(review(UNSIGNED))).exceptions == ("for-both",)
+
+
+async def test_case_40e_an_exception_that_is_over_counts_no_more() -> None:
+    stated = StatedPolicies((policy(),), exceptions=(exemption(f"{HOST}/models/*"),))
+    assert (await make_judge(stated).decide(review(UNSIGNED))).allowed
+    for later in (timedelta(days=20), timedelta(days=-3650)):
+        assert not (await make_judge(stated, now=NOW + later).decide(review(UNSIGNED))).allowed
+
+
+async def test_case_35_the_name_of_a_namespace_or_pod_opens_nothing() -> None:
+    judge, _ = judge_with(policy())
+    for namespace in ("edgemodel-system", "Edgemodel-System", "edgemodel-system-2", "kube-system", "new"):
+        assert not (await judge.decide(review(UNSIGNED, namespace=namespace))).allowed
+    assert not (await judge.decide(review(UNSIGNED, name="line-*"))).allowed
+
+
+async def test_a_dry_run_is_judged_alike_and_nothing_of_it_is_kept() -> None:
+    judge, verdicts = judge_with(policy())
+    assert (await judge.decide(review(GOOD, dry_run=True))).allowed
+    assert not (await judge.decide(review(UNSIGNED, dry_run=True))).allowed
+    assert verdicts.forgotten == [GOOD, UNSIGNED]
+
+
+async def test_the_findings_say_who_vouched_and_what_is_missing() -> None:
+    judge, _ = judge_with(policy())
+    found = {finding.image: finding for finding in (await judge.decide(review(GOOD, UNSIGNED))).findings}
+    assert found[GOOD].verdicts[0].by == ("plant=sha256:aa",)
+    assert found[UNSIGNED].reasons == ("Unsigned",)

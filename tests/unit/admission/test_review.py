@@ -18,6 +18,8 @@ from edgemodel_operator.admission.review import (
     parse_review,
     request_uid,
 )
+from support.admission import pinned, pod_spec
+from support.admission import review_of as review
 
 WORKLOADS = [
     ("apps", "deployments"),
@@ -27,27 +29,6 @@ WORKLOADS = [
     ("batch", "jobs"),
     ("", "replicationcontrollers"),
 ]
-
-
-def pod_spec(*images: str, **more: Any) -> dict[str, Any]:
-    return {"containers": [{"name": f"c{n}", "image": image} for n, image in enumerate(images)]} | more
-
-
-def review(spec: Any, *, group: str = "", resource: str = "pods", **request: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "admission.k8s.io/v1",
-        "kind": "AdmissionReview",
-        "request": {
-            "uid": "u-1",
-            "operation": "CREATE",
-            "resource": {"group": group, "version": "v1", "resource": resource},
-            "namespace": "plant-a",
-            "name": "line",
-            "userInfo": {"username": "kim"},
-            "object": {"metadata": {"name": "line"}, "spec": spec},
-            **request,
-        },
-    }
 
 
 def test_a_pods_containers_of_all_kinds_and_its_image_volumes_are_found() -> None:
@@ -93,22 +74,122 @@ def test_a_pod_without_a_name_yet_is_called_by_its_prefix() -> None:
     assert parse_review(document).name == "line-*"
 
 
+A, B = pinned("a"), pinned("b")
+TAG = "registry.plant-a.local:5000/a:1"
+
+
+def starting(new: Any, old: Any, **more: Any) -> list[str]:
+    """Give the images that an update from one spec to another may start."""
+    document = review(new, operation="UPDATE", oldObject={"metadata": {}, "spec": old}, **more)
+    return [use.image for use in parse_review(document).starting]
+
+
 @pytest.mark.parametrize(
     ("new", "old", "want"),
     [
-        (pod_spec("a"), pod_spec("a"), True),
-        (pod_spec("a", "b"), pod_spec("a"), False),
-        (pod_spec("b"), pod_spec("a"), False),
-        (pod_spec("a"), pod_spec("a", ephemeralContainers=[{"name": "d", "image": "a"}]), False),
+        (pod_spec(A), pod_spec(A), []),
+        (pod_spec(TAG), pod_spec(TAG), []),
+        (pod_spec(A, B), pod_spec(A), [B]),
+        (pod_spec(B), pod_spec(A), [B]),
+        (pod_spec(B, A), pod_spec(A, B), [B, A]),
+        (pod_spec(A, activeDeadlineSeconds=5), pod_spec(A), []),
+        (pod_spec(TAG, activeDeadlineSeconds=5), pod_spec(TAG), [TAG]),
+        (pod_spec("a@sha256:1", activeDeadlineSeconds=5), pod_spec("a@sha256:1"), ["a@sha256:1"]),
+        (pod_spec(A, ephemeralContainers=[{"name": "d", "image": A}]), pod_spec(A), [A]),
+        (pod_spec(A, volumes=[{"name": "c0", "image": {"reference": B}}]), pod_spec(A), [B]),
     ],
 )
-def test_an_update_that_leaves_every_image_alone_is_seen(new: Any, old: Any, *, want: bool) -> None:
-    parsed = parse_review(review(new, operation="UPDATE", oldObject={"metadata": {}, "spec": old}))
-    assert parsed.images_unchanged is want
+def test_an_update_may_start_what_is_new_and_tags(new: Any, old: Any, want: list[str]) -> None:
+    assert starting(new, old) == want
 
 
-def test_a_creation_is_never_unchanged() -> None:
-    assert not parse_review(review(pod_spec("a"), oldObject={"spec": pod_spec("a")})).images_unchanged
+def test_a_creation_may_start_everything_whatever_is_said_about_before() -> None:
+    document = review(pod_spec(A), oldObject={"metadata": {}, "spec": pod_spec(A)})
+    assert [use.image for use in parse_review(document).starting] == [A]
+
+
+@pytest.mark.parametrize(("image", "new"), [(A, []), (TAG, [])])
+def test_case_34a_a_finalizer_can_go_from_an_object_that_is_being_deleted(image: str, new: list[str]) -> None:
+    metadata = {"deletionTimestamp": "2026-11-21T12:00:00Z", "finalizers": ["example.com/x"]}
+    spec = pod_spec(image, tolerations=[])
+    document = review(spec, operation="UPDATE", oldObject={"metadata": metadata, "spec": pod_spec(image)})
+    assert [use.image for use in parse_review(document).starting] == new
+
+
+@pytest.mark.parametrize("marked", ["old", "new", "both"])
+def test_case_34b_an_object_that_is_being_deleted_gets_no_new_image_unseen(marked: str) -> None:
+    deleted, alive = {"deletionTimestamp": "2026-11-21T12:00:00Z"}, {"name": "line"}
+    before = deleted if marked in {"old", "both"} else alive
+    after = deleted if marked in {"new", "both"} else alive
+    for spec in (pod_spec(B), pod_spec(A, B), pod_spec(A, ephemeralContainers=[{"name": "c0", "image": A}])):
+        request = {"object": {"metadata": after, "spec": spec}}
+        old = {"metadata": before, "spec": pod_spec(A)}
+        parsed = parse_review(review(spec, operation="UPDATE", oldObject=old, **request))
+        assert len(parsed.starting) == 1
+
+
+def deployment(replicas: int | None, *images: str) -> dict[str, Any]:
+    spec: dict[str, Any] = {"template": {"spec": pod_spec(*images)}}
+    return spec if replicas is None else spec | {"replicas": replicas}
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "want"),
+    [
+        (deployment(3, A), deployment(0, A), [A]),
+        (deployment(3, TAG), deployment(0, TAG), [TAG]),
+        (deployment(None, A), deployment(0, A), [A]),
+        (deployment(0, TAG), deployment(3, TAG), []),
+        (deployment(3, TAG), deployment(3, TAG), []),
+        (deployment(0, B), deployment(0, A), [B]),
+    ],
+)
+def test_case_32_a_workload_that_grows_is_judged_and_one_that_shrinks_is_not(
+    new: Any, old: Any, want: list[str]
+) -> None:
+    for resource in ("deployments", "replicasets", "statefulsets"):
+        assert starting(new, old, group="apps", resource=resource) == want
+
+
+def test_a_job_that_is_resumed_is_judged() -> None:
+    template = {"template": {"spec": pod_spec(A)}}
+    asleep, awake = template | {"suspend": True}, template | {"suspend": False}
+    assert starting(awake, asleep, group="batch", resource="jobs") == [A]
+    assert starting(asleep, awake, group="batch", resource="jobs") == []
+
+
+def mirror(user: str, groups: Any, **spec: Any) -> bool:
+    metadata = {"annotations": {"kubernetes.io/config.mirror": "hash"}}
+    document = review(
+        {},
+        userInfo={"username": user, "groups": groups},
+        object={"metadata": metadata, "spec": pod_spec(A, **spec)},
+    )
+    return parse_review(document).mirror
+
+
+def test_only_a_node_itself_reports_static_pods_of_its_own() -> None:
+    assert mirror("system:node:edge-1", ["system:nodes"], nodeName="edge-1")
+    assert not mirror("system:node:edge-2", ["system:nodes"], nodeName="edge-1")
+    assert not mirror("system:node:edge-1", ["plant"], nodeName="edge-1")
+    assert not mirror("system:node:edge-1", "system:nodes", nodeName="edge-1")
+    assert not mirror("kim", ["system:nodes"], nodeName="edge-1")
+    assert not mirror("system:node:", ["system:nodes"])
+    node = {"username": "system:node:edge-1", "groups": ["system:nodes"]}
+    assert not parse_review(review(pod_spec(A, nodeName="edge-1"), userInfo=node)).mirror
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"ownerReferences": [{"kind": "ReplicaSet", "name": "approved", "uid": "u", "controller": True}]},
+        {"annotations": {"edgemodel.dev/verified": "true"}},
+        {"labels": {"edgemodel.dev/model": "m"}, "name": "edgemodel-operator"},
+    ],
+)
+def test_case_33_owners_annotations_and_names_excuse_no_image(metadata: dict[str, Any]) -> None:
+    document = review({}, object={"metadata": metadata, "spec": pod_spec(A)})
+    assert [use.image for use in parse_review(document).starting] == [A]
 
 
 @pytest.mark.parametrize(
