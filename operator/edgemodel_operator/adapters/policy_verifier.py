@@ -15,6 +15,7 @@ from edgemodel_operator.oci.errors import NotFound, RegistryError
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.signing.demand import Demand
+from edgemodel_operator.signing.errors import CannotCheck
 from edgemodel_operator.signing.judge import judge_signers
 from edgemodel_operator.signing.verdict import Reason, Trusted, Untrusted, Verdict, Vouching
 from edgemodel_operator.signing.verify import verify_image
@@ -47,6 +48,12 @@ class ImageNotFound(CannotVerify):
     reason = "ImageNotFound"
 
 
+class CheckUnavailable(CannotVerify):
+    """The checks of an attestation could not be run."""
+
+    reason = "CheckUnavailable"
+
+
 class PolicyVerifier:
     """Verifies images against policies; safe for concurrent use in one event loop."""
 
@@ -75,6 +82,8 @@ class PolicyVerifier:
             raise ImageNotFound(f"{image} is not in its registry: {str(error).rstrip('.')}") from error
         except RegistryError as error:
             raise CannotVerify(str(error).rstrip(".")) from error
+        except CannotCheck as error:
+            raise CheckUnavailable(str(error).rstrip(".")) from error
         except TimeoutError as error:
             raise CannotVerify(f"the registry {image.registry} did not answer in time") from error
 

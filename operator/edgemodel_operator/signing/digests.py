@@ -85,11 +85,11 @@ class DigestVerification:
         rejected = Counter(one for one in findings if isinstance(one, Rejected))
         for one, times in rejected.items():
             self._step(one.step, Outcome.IGNORED, f"{one.message} ({times} times)")
-        for one in findings:
-            if isinstance(one, Vouching):
-                by = f"{one.format} signature by {', '.join(one.authorities)} ({one.key})"
-                where = "this repository" if one.binds_repository else "any repository"
-                self._step(8, Outcome.HOLDS, f"{by}, for this digest and {where}, stored as {one.source}")
+        for vouching in (one for one in findings if isinstance(one, Vouching)):
+            by = f"{vouching.format} signature by {', '.join(vouching.authorities)} ({vouching.key})"
+            where = "this repository" if vouching.binds_repository else "any repository"
+            detail = f"{by}, for this digest and {where}, stored as {vouching.source}"
+            self._step(8, Outcome.HOLDS, detail)
         if holds:
             self._step(9, Outcome.HOLDS, digest)
 

@@ -58,3 +58,19 @@ class NotThisIdentity(SigningError):
 
 class SignerFailed(SigningError):
     """A signer outside this process gave no signature, or a wrong one; the message says what to look at."""
+
+
+class BadExpression(SigningError):
+    """A CEL expression that cannot be used; the message is half a sentence about it."""
+
+
+class CannotCheck(SigningError):
+    """Whether an attested document passes could not be found out; trying later can help. Never a verdict."""
+
+
+class BadServices(SigningError):
+    """Services for keyless signing that are not named, or cannot be used as described."""
+
+
+class NotSignedKeyless(SigningError):
+    """A keyless service refused, failed, or did something that proves nothing. Nothing was published."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import override
 
 from edgemodel_operator.signing.errors import BadIdentity, NotThisIdentity, SigningError
+from edgemodel_operator.signing.expressions import load_cel
 
 if TYPE_CHECKING:
     from edgemodel_operator.signing.keyless_root import PinnedRoot
@@ -95,6 +96,18 @@ def load_identity(
     )
 
 
+def check_names(
+    *,
+    issuer: str | None = None,
+    issuer_reg_exp: str | None = None,
+    subject: str | None = None,
+    subject_reg_exp: str | None = None,
+) -> None:
+    """Refuse names and patterns that no identity can be made from; raises `BadIdentity`."""
+    _wanted("issuer", issuer, issuer_reg_exp)
+    _wanted("subject", subject, subject_reg_exp)
+
+
 def _wanted(what: str, exact: str | None, pattern: str | None) -> WantedName:
     if (exact is None) == (pattern is None):
         raise BadIdentity(f"name the {what} once: exactly, or as a pattern")
@@ -122,6 +135,4 @@ def _whole(pattern: str) -> str:
 
 def _matches(pattern: str, text: str) -> bool:
     """Search with Rust's regular expressions, by way of CEL: linear time, and patterns of bounded size."""
-    import cel  # noqa: PLC0415 - slow to import
-
-    return cel.evaluate("text.matches(pattern)", {"text": text, "pattern": pattern}) is True
+    return load_cel().evaluate("text.matches(pattern)", {"text": text, "pattern": pattern}) is True

@@ -32,6 +32,24 @@ MAX_IMAGE_MANIFEST_BYTES = 4 * 1024 * 1024
 CONCURRENT_READS = 8
 
 _Item = TypeVar("_Item")
+_Read = TypeVar("_Read")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A signed object in a registry: the digest that names it, and the blob that holds it."""
+
+    source: str
+    blob: Descriptor
+
+
+@dataclass(frozen=True)
+class ListedBundles:
+    """Bundles that refer to a digest; the other two as in `Found`."""
+
+    stored: tuple[Stored, ...] = ()
+    unreadable: int = 0
+    errors: tuple[RegistryError, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,55 +130,79 @@ async def _read_legacy(client: RegistryClient, image: Reference, digest: str) ->
             payload=payload,
         )
 
-    found = await _read_each(layers, read)
+    candidates, unreadable, errors = await _each(layers, read)
     skipped = parsed.junk + len(parsed.layers) - len(layers)
-    return Found(found.candidates, found.unreadable + skipped, found.errors)
+    return Found(candidates, unreadable + skipped, errors)
 
 
-async def _read_bundles(client: RegistryClient, image: Reference, digest: str) -> Found:
+async def list_bundles(
+    client: RegistryClient, image: Reference, digest: str, *, max_bytes: int
+) -> ListedBundles:
+    """Find the bundles that refer to a digest, without reading them. Raises `RegistryError`."""
     referrers = await client.list_referrers(image, digest, max_referrers=MAX_OBJECTS)
 
-    async def read(referrer: Descriptor) -> Candidate | None:
+    async def look(referrer: Descriptor) -> Stored | None:
         manifest = await client.get_manifest(
             image.with_digest(referrer.digest), max_bytes=bundle.MAX_MANIFEST_BYTES
         )
         where = bundle.parse_bundle_manifest(manifest.body)
         if where is None:
             return None
-        data = await client.get_blob(image, where.digest, max_bytes=MAX_SIGNATURE_BUNDLE_BYTES)
-        parsed = bundle.parse_bundle(data)
-        if parsed is None:
-            return None
-        return Candidate(
-            format=Format.BUNDLE,
-            source=referrer.digest,
-            signature=parsed.signature,
-            message=parsed.message,
-            payload=parsed.payload,
-            payload_type=parsed.payload_type,
-            certificate=parsed.certificate,
-            bundle=data if parsed.certificate else b"",
-        )
+        if where.size > max_bytes:
+            raise FormatError(f"the bundle has {where.size} bytes, more than the {max_bytes} allowed")
+        return Stored(referrer.digest, where)
 
-    return await _read_each(referrers, read)
+    outcomes = await _each(referrers, look)
+    return ListedBundles(*outcomes)
 
 
-async def _read_each(items: Iterable[_Item], read: Callable[[_Item], Awaitable[Candidate | None]]) -> Found:
+def bundle_candidate(source: str, data: bytes) -> Candidate | None:
+    """Read a bundle; None for one that holds no envelope. Raises `FormatError`."""
+    parsed = bundle.parse_bundle(data)
+    if parsed is None:
+        return None
+    return Candidate(
+        format=Format.BUNDLE,
+        source=source,
+        signature=parsed.signature,
+        message=parsed.message,
+        payload=parsed.payload,
+        payload_type=parsed.payload_type,
+        certificate=parsed.certificate,
+        bundle=data if parsed.certificate else b"",
+    )
+
+
+async def _read_bundles(client: RegistryClient, image: Reference, digest: str) -> Found:
+    listed = await list_bundles(client, image, digest, max_bytes=MAX_SIGNATURE_BUNDLE_BYTES)
+
+    async def read(stored: Stored) -> Candidate | None:
+        data = await client.get_blob(image, stored.blob.digest, max_bytes=MAX_SIGNATURE_BUNDLE_BYTES)
+        return bundle_candidate(stored.source, data)
+
+    candidates, unreadable, errors = await _each(listed.stored, read)
+    return Found(candidates, listed.unreadable + unreadable, (*listed.errors, *errors))
+
+
+async def _each(
+    items: Iterable[_Item], read: Callable[[_Item], Awaitable[_Read | None]]
+) -> tuple[tuple[_Read, ...], int, tuple[RegistryError, ...]]:
+    """Read a few at a time; give what was read, how many were unusable, and what was not delivered."""
     slots = asyncio.Semaphore(CONCURRENT_READS)
+    unreadable = 0
+    errors: list[RegistryError] = []
 
-    async def outcome(item: _Item) -> Candidate | FormatError | RegistryError | None:
+    async def outcome(item: _Item) -> _Read | None:
+        nonlocal unreadable
         async with slots:
             try:
                 return await read(item)
             # Listed and gone, or larger than any signature: that is the registry's plain answer.
-            except (NotFound, TooLarge, FormatError) as error:
-                return FormatError(str(error))
+            except (NotFound, TooLarge, FormatError):
+                unreadable += 1
             except RegistryError as error:
-                return error
+                errors.append(error)
+            return None
 
     outcomes = await asyncio.gather(*(outcome(item) for item in items))
-    return Found(
-        candidates=tuple(one for one in outcomes if isinstance(one, Candidate)),
-        unreadable=sum(isinstance(one, FormatError) for one in outcomes),
-        errors=tuple(one for one in outcomes if isinstance(one, RegistryError)),
-    )
+    return tuple(one for one in outcomes if one is not None), unreadable, tuple(errors)

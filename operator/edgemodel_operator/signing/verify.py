@@ -28,10 +28,12 @@ from dataclasses import replace
 from edgemodel_operator.oci.descriptor import Descriptor
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
-from edgemodel_operator.signing.demand import Demand
+from edgemodel_operator.signing.attestation_search import AttestationSearch, Result
+from edgemodel_operator.signing.demand import Demand, WantedAttestation
 from edgemodel_operator.signing.digests import DigestVerification
 from edgemodel_operator.signing.errors import FormatError
 from edgemodel_operator.signing.judge import judge_signers
+from edgemodel_operator.signing.predicates import PredicateChecks
 from edgemodel_operator.signing.stored import read_image, runnable_platforms
 from edgemodel_operator.signing.verdict import (
     CHECKED,
@@ -49,8 +51,8 @@ from edgemodel_operator.signing.verdict import (
 async def verify_image(client: RegistryClient, image: Reference, demand: Demand) -> Verdict:
     """Tell whether `demand` holds for `image`, an index or a single platform, named by digest.
 
-    Raises `RegistryError` when the registry could not be read as far as needed: try again later, and cache
-    nothing.
+    Raises `RegistryError` when the registry could not be read as far as needed, and `CannotCheck` when an
+    attestation could not be: try again later, and keep nothing.
     """
     procedure = _Procedure(client, image, demand)
     try:
@@ -79,6 +81,7 @@ class _Procedure:
         self._image = image
         self._demand = demand
         self._digests = DigestVerification(client, image, demand, self.steps)
+        self._attestations = AttestationSearch(client, image, demand)
 
     async def run(self) -> tuple[Evidence, ...]:
         """Go through the steps; raises _Refused at one that fails, RegistryError where that is not known."""
@@ -158,11 +161,38 @@ class _Procedure:
         return None
 
     async def _require_attestations(self, children: Sequence[Descriptor]) -> None:
-        if not self._demand.attestations:
+        wanted = self._demand.attestations
+        if not wanted:
             self.steps.append(Step(11, CHECKED[11], Outcome.NOT_ASKED))
             return
-        message = "attestations cannot be verified yet"
-        raise self._refuse(Rejected(Reason.ATTESTATION_MISSING, message, step=11))
+        async with PredicateChecks() as checks:
+            # About the image itself; else about each of its platforms.
+            top = await self._search_attestations(self.evidence[0].digest, wanted, checks)
+            if not top.missing:
+                return
+            platforms = runnable_platforms(children)
+            if not platforms:
+                raise self._refuse(top.missing[0][1])
+            left = tuple(one for one, _ in top.missing)
+            for child in platforms:
+                found = await self._search_attestations(child.digest, left, checks)
+                if found.missing:
+                    _, why = found.missing[0]
+                    where = f"its platform {_platform(child)} ({child.digest})"
+                    raise self._refuse(replace(why, message=f"of {where}, {why.message}"))
+
+    async def _search_attestations(
+        self, digest: str, wanted: Sequence[WantedAttestation], checks: PredicateChecks
+    ) -> Result:
+        found = await self._attestations.search(digest, wanted, checks)
+        for one in found.attested:
+            detail = f'"{one.name}" by {", ".join(one.authorities)} ({one.key}), about {digest}'
+            self._hold(11, f"{detail}, stored as {one.source}")
+        self.evidence = [
+            replace(one, attestations=(*one.attestations, *found.attested)) if one.digest == digest else one
+            for one in self.evidence
+        ]
+        return found
 
     def _hold(self, number: int, detail: str) -> None:
         self.steps.append(Step(number, CHECKED[number], Outcome.HOLDS, detail))

@@ -265,10 +265,34 @@ def test_bundles_that_could_mean_something_else_are_refused(
         bundle.parse_bundle(bundle_with(change))
 
 
-def test_a_keyless_bundle_and_one_over_a_blob_are_foreign_not_broken() -> None:
-    keyless = bundle_with(lambda d: d.update(verificationMaterial={"certificate": {"rawBytes": "AA=="}}))
+def test_a_keyless_bundle_says_with_which_certificate_it_was_made() -> None:
+    keyless = bundle_with(lambda d: d.update(verificationMaterial={"certificate": {"rawBytes": "AAE="}}))
+    keyed = bundle_with(lambda _: None)
+    parsed, other = bundle.parse_bundle(keyless), bundle.parse_bundle(keyed)
+    assert parsed is not None
+    assert other is not None
+    assert (parsed.certificate, other.certificate) == (b"\0\1", b"")
+    assert parsed.message == other.message
+
+
+@pytest.mark.parametrize(
+    "material",
+    [
+        {},
+        {"certificate": {"rawBytes": "!"}},
+        {"certificate": {}},
+        {"certificate": {"rawBytes": "AAE="}, "publicKey": {}},
+        {"x509CertificateChain": {"certificates": [{"rawBytes": "AAE="}]}},
+        {"certificate": {"rawBytes": "AAE="}, "tlog_entries": []},
+    ],
+)
+def test_a_bundle_whose_signer_is_not_clear_is_refused(material: dict[str, Any]) -> None:
+    with pytest.raises(FormatError):
+        bundle.parse_bundle(bundle_with(lambda d: d.update(verificationMaterial=material)))
+
+
+def test_a_bundle_over_a_blob_is_foreign_not_broken() -> None:
     blob = bundle_with(lambda d: d.update(messageSignature=d.pop("dsseEnvelope")))
-    assert bundle.parse_bundle(keyless) is None
     assert bundle.parse_bundle(blob) is None
 
 
