@@ -8,9 +8,9 @@ import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-from edgemodel_operator.adapters.kube import KubeApi, KubeError
+from edgemodel_operator.adapters.kube import KubeError
 from edgemodel_operator.api import trustpolicy
 from edgemodel_operator.core.trust import Policy
 from edgemodel_operator.signing.demand import (
@@ -63,13 +63,21 @@ _Read: TypeAlias = bytes | Problem
 _Found: TypeAlias = PublicKey | Identity | Problem
 
 
+class ObjectReader(Protocol):
+    """Where Secrets and ConfigMaps are read: the API server, or what a person gives in its place."""
+
+    async def get(self, path: str) -> Mapping[str, Any] | None:
+        """Read one object by its path in the API; None if there is none. Raises KubeError."""
+        ...
+
+
 class AuthorityStore:
     """Finds the keys and identities of policies, in Secrets and ConfigMaps of the operator's namespace.
 
     What was read is used for at most KEEP_KEY_S before it is read again.
     """
 
-    def __init__(self, api: KubeApi, namespace: str, clock: Callable[[], float]) -> None:
+    def __init__(self, api: ObjectReader, namespace: str, clock: Callable[[], float]) -> None:
         """`clock` gives seconds that never go back."""
         self._api = api
         self._namespace = namespace

@@ -18,6 +18,7 @@ from edgemodel_operator.api.acceleratorclass import AcceleratorClass, Accelerato
 from edgemodel_operator.api.base import Schema
 from edgemodel_operator.api.edgemodel import EdgeModel, EdgeModelSpec
 from edgemodel_operator.api.names import API_VERSION
+from edgemodel_operator.api.trustpolicy import TrustPolicy, TrustPolicySpec
 
 Raw = Mapping[str, Any]
 _Kind = TypeVar("_Kind", bound=Schema)
@@ -32,7 +33,7 @@ class InvalidDocuments(Exception):  # noqa: N818 - reads as the fact it states
 
 @dataclass(frozen=True)
 class Documents:
-    """What the files hold, as far as a build needs it."""
+    """What the files hold, as far as a build or a verification needs it."""
 
     models: Mapping[str, EdgeModelSpec] = field(default_factory=dict)
     """By name."""
@@ -42,6 +43,8 @@ class Documents:
     """The data of each Secret, by its name."""
     config_maps: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
     """The entries of each ConfigMap, by its name."""
+    policies: Mapping[str, TrustPolicySpec] = field(default_factory=dict)
+    """By name."""
 
     def only_model(self) -> tuple[str, EdgeModelSpec]:
         """Give the one EdgeModel, with its name; raises InvalidDocuments."""
@@ -63,7 +66,7 @@ def read_documents(paths: Sequence[Path]) -> Documents:
             if name in found[kind]:
                 raise InvalidDocuments(f'{path}: {kind} "{name}" is there twice')
             found[kind][name] = _READERS[kind](name, document)
-    return Documents(*(found[kind] for kind in ("EdgeModel", "AcceleratorClass", "Secret", "ConfigMap")))
+    return Documents(*(found[kind] for kind in _READERS))
 
 
 def _load(path: Path) -> Iterator[Raw]:
@@ -85,7 +88,7 @@ def _kind(path: Path, document: Raw) -> str:
     version, kind = document.get("apiVersion"), document.get("kind")
     if not isinstance(version, str) or not isinstance(kind, str):
         raise InvalidDocuments(f"{path}: a document lacks `apiVersion` or `kind`")
-    ours = kind in {"EdgeModel", "AcceleratorClass"}
+    ours = kind in {"EdgeModel", "AcceleratorClass", "TrustPolicy"}
     if ours and version != API_VERSION:
         raise InvalidDocuments(f"{path}: {kind} needs `apiVersion: {API_VERSION}`, not {version}")
     return kind
@@ -112,6 +115,10 @@ def _read_class(name: str, document: Raw) -> AcceleratorClassSpec:
     return _validate(AcceleratorClass, name, document).spec
 
 
+def _read_policy(name: str, document: Raw) -> TrustPolicySpec:
+    return _validate(TrustPolicy, name, document).spec
+
+
 def _read_secret(name: str, document: Raw) -> Mapping[str, bytes]:
     return {**_decoded("Secret", name, document, "data"), **_plain(document, "stringData")}
 
@@ -125,7 +132,9 @@ _READERS = {
     "AcceleratorClass": _read_class,
     "Secret": _read_secret,
     "ConfigMap": _read_config_map,
+    "TrustPolicy": _read_policy,
 }
+"""In the order of the fields of `Documents`."""
 
 
 def _plain(document: Raw, part: str) -> dict[str, bytes]:

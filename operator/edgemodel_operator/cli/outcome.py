@@ -9,7 +9,7 @@ import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 from pydantic import ValidationError
@@ -23,6 +23,7 @@ from edgemodel_operator.oci.image import InvalidImage
 from edgemodel_operator.oci.layout_transaction import LayoutBusy, NotALayout
 from edgemodel_operator.oci.reference import InvalidReference
 from edgemodel_operator.settings import InvalidSettings
+from edgemodel_operator.signing.errors import KeyLoadError, SignatureLost, SigningError
 
 Result = TypeVar("Result")
 
@@ -40,14 +41,21 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-_WRONG_INPUT = (
-    InvalidDocuments,
-    InvalidSettings,
-    InvalidReference,
-    InvalidCredentials,
-    NotALayout,
-    NotPossible,
+_ENDINGS: tuple[tuple[type[Exception], Exit], ...] = (
+    (LayoutBusy, Exit.TRY_AGAIN),
+    (SignatureLost, Exit.TRY_AGAIN),
+    (InvalidDocuments, Exit.WRONG_INPUT),
+    (InvalidSettings, Exit.WRONG_INPUT),
+    (InvalidReference, Exit.WRONG_INPUT),
+    (InvalidCredentials, Exit.WRONG_INPUT),
+    (KeyLoadError, Exit.WRONG_INPUT),
+    (NotALayout, Exit.WRONG_INPUT),
+    (NotPossible, Exit.WRONG_INPUT),
+    (InvalidImage, Exit.FAILED),
+    (SigningError, Exit.FAILED),
+    (OSError, Exit.FAILED),
 )
+"""What an error means for the exit code; the first that fits counts."""
 
 
 @contextmanager
@@ -57,21 +65,18 @@ def told(*, as_json: bool) -> Iterator[None]:
         yield
     except BuildError as error:
         failure = error.failure
-        _end(_retry(failure.retryable), failure.message, failure.reason.value, as_json=as_json)
+        end(_retry(failure.retryable), failure.message, failure.reason.value, as_json=as_json)
     except RegistryError as error:
-        _end(_retry(error.retryable), str(error), type(error).__name__, as_json=as_json)
-    except LayoutBusy as error:
-        _end(Exit.TRY_AGAIN, str(error), "LayoutBusy", as_json=as_json)
-    except (InvalidImage, OSError) as error:
-        _end(Exit.FAILED, str(error), type(error).__name__, as_json=as_json)
-    except _WRONG_INPUT as error:
-        _end(Exit.WRONG_INPUT, str(error), type(error).__name__, as_json=as_json)
+        end(_retry(error.retryable), str(error), type(error).__name__, as_json=as_json)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        _end(Exit.WRONG_INPUT, f"{where}: {first['msg']}", "InvalidSpec", as_json=as_json)
+        end(Exit.WRONG_INPUT, f"{where}: {first['msg']}", "InvalidSpec", as_json=as_json)
+    except tuple(kind for kind, _ in _ENDINGS) as error:
+        code = next(code for kind, code in _ENDINGS if isinstance(error, kind))
+        end(code, str(error), type(error).__name__, as_json=as_json)
     except KeyboardInterrupt:
-        _end(Exit.INTERRUPTED, "interrupted; nothing is left behind", "Interrupted", as_json=as_json)
+        end(Exit.INTERRUPTED, "interrupted; nothing is left behind", "Interrupted", as_json=as_json)
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
@@ -106,7 +111,8 @@ def _retry(retryable: bool) -> Exit:
     return Exit.TRY_AGAIN if retryable else Exit.FAILED
 
 
-def _end(code: Exit, message: str, reason: str, *, as_json: bool) -> None:
+def end(code: Exit, message: str, reason: str, *, as_json: bool = False) -> NoReturn:
+    """Say what went wrong, and end the program with the code."""
     if as_json:
         failure = {"reason": reason, "message": message, "retryable": code is Exit.TRY_AGAIN}
         click.echo(json.dumps({"failure": failure}, indent=2))

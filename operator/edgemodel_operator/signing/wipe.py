@@ -14,4 +14,4 @@ def wipe(secret: bytes | bytearray) -> None:
     if isinstance(secret, bytearray):
         secret[:] = bytes(len(secret))
     elif len(secret) > 1:  # the empty one and those of one byte are shared by everybody
-        ctypes.memset(secret, 0, len(secret))
+        ctypes.memset(ctypes.c_char_p(secret), 0, len(secret))
