@@ -154,7 +154,7 @@ class Agenda:
         with self._site.progress.step("find an image by its key"):
             _, built = self._ours.build(self._site.models.original, _NAME, "ours/reuse")
             host = self._site.registry.host
-            for seconds in asyncio.run(find_again(host, built.image, built.build_key, _SEARCHES)):
+            for seconds in asyncio.run(find_again(host, built, _SEARCHES)):
                 self._samples.add("reuse.seconds", seconds)
 
     def _big(self) -> None:

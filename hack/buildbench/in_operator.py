@@ -16,7 +16,8 @@ from edgemodel_operator.adapters.cluster import Cluster
 from edgemodel_operator.adapters.image_signer import ImageSigner
 from edgemodel_operator.adapters.metrics import Metrics
 from edgemodel_operator.adapters.registries import Registries
-from edgemodel_operator.build.supplier import WorkerBuilder
+from edgemodel_operator.build.request import BuildResult
+from edgemodel_operator.build.supplier import WorkerBuilder, built_image
 from edgemodel_operator.core.supply import SupplyJob
 from edgemodel_operator.core.world import Supply, SupplyStage
 from edgemodel_operator.oci.transport import new_session
@@ -47,11 +48,12 @@ async def _signer(registry: str) -> AsyncIterator[ImageSigner]:
         yield ImageSigner(_Keys(), registries)
 
 
-async def find_again(registry: str, image: str, build_key: str, times: int) -> list[float]:
+async def find_again(registry: str, result: BuildResult, times: int) -> list[float]:
     """Sign an image, then find it by its key; gives how long each search took (seconds)."""
+    image, build_key = result.image, result.build_key
     repository = image.partition("@")[0]
     async with _signer(registry) as signer:
-        await signer.sign(image, {})
+        await signer.sign(built_image(result), {})
         took = []
         for _ in range(times):
             began = time.monotonic()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from edgemodel_operator.adapters.attested import PROVENANCE
 from edgemodel_operator.adapters.signed_images import find_signed
 from edgemodel_operator.api.edgemodel_status import ModelReport
 from edgemodel_operator.core.annotations import BUILD_KEY, MODEL_REPORT, write_report
@@ -18,6 +19,7 @@ from edgemodel_operator.oci.errors import RegistryError
 from edgemodel_operator.oci.image import make_index, parse_manifest
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
+from edgemodel_operator.signing.attest import Attestation, attest_digest
 from edgemodel_operator.signing.keys import LocalKey
 from edgemodel_operator.signing.sign import sign_image
 from support.build import sha256
@@ -41,12 +43,22 @@ class Shelf:
     client: RegistryClient
     repository: Reference
 
-    async def put(self, image: PushedImage, annotations: dict[str, str], key: LocalKey | None = KEY) -> str:
+    async def put(
+        self,
+        image: PushedImage,
+        annotations: dict[str, str],
+        key: LocalKey | None = KEY,
+        *,
+        attested: bool = True,
+    ) -> str:
         body = make_index(image.platforms, annotations)
         tag = self.repository.with_tag(index_tag(BUILD))
         put = await self.client.put_manifest(tag, body, OCI_INDEX)
         index = self.repository.with_digest(put.descriptor.digest)
         if key is not None:
+            if attested:
+                provenance = Attestation(PROVENANCE, b"{}")
+                await attest_digest(self.client, index, put.descriptor, [provenance], [key])
             await sign_image(self.client, index, [key])
         return str(index)
 
@@ -78,6 +90,13 @@ async def test_what_somebody_else_put_there_is_not(
     shelf: Shelf, image: PushedImage, key: LocalKey | None
 ) -> None:
     await shelf.put(image, ANNOTATIONS, key)
+    assert await shelf.find() is None
+
+
+async def test_what_was_signed_before_builds_were_attested_is_built_again(
+    shelf: Shelf, image: PushedImage
+) -> None:
+    await shelf.put(image, ANNOTATIONS, attested=False)
     assert await shelf.find() is None
 
 

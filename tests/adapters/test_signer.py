@@ -12,26 +12,30 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgemodel_operator.adapters.image_signer import ImageSigner
 from edgemodel_operator.adapters.registries import Registries
 from edgemodel_operator.adapters.signer_protocol import KEYS_PATH, MAX_MESSAGE_BYTES, SIGN_PATH
-from edgemodel_operator.core.supply import SupplyError
+from edgemodel_operator.api.edgemodel_status import ModelReport
+from edgemodel_operator.core.supply import BuiltImage, SupplyError
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
+from edgemodel_operator.settings import SigningCommand
 from edgemodel_operator.signing.bundle import (
     STATEMENT_MEDIA_TYPE,
     make_statement,
     pre_authentication_encoding,
 )
 from edgemodel_operator.signing.demand import Authority, Demand
-from edgemodel_operator.signing.keys import load_public_key
+from edgemodel_operator.signing.keys import LocalKey, load_public_key
 from edgemodel_operator.signing.simple_signing import make_payload
 from edgemodel_operator.signing.verdict import Trusted
 from edgemodel_operator.signing.verify import verify_image
 from edgemodel_operator.web.certificates import next_material
 from support.registry import RegistryServer
-from support.signed_images import push_image
+from support.signed_images import PushedImage, push_image
 from support.signer import (
     NAMESPACE,
     OPERATOR,
@@ -80,6 +84,11 @@ async def test_the_operator_gets_a_signature_and_never_the_key(site: SignerSite,
     assert await signer.sign(message) == signature
 
 
+def built(image: PushedImage) -> BuiltImage:
+    """Give an image as a build would, which has told nothing about it."""
+    return BuiltImage(str(image.index), ("linux/amd64", "linux/arm64"), build_key="1", report=ModelReport())
+
+
 async def test_several_keys_sign_and_what_is_missing_is_added_later(
     tmp_path: Path, client: RegistryClient, registry: RegistryServer, http_session: aiohttp.ClientSession
 ) -> None:
@@ -90,7 +99,7 @@ async def test_several_keys_sign_and_what_is_missing_is_added_later(
         await site.server.put_secret("previous", PREVIOUS)
         image = await push_image(client, Reference(registry.host, "signer/rotation"))
 
-        await signer.sign(str(image.index), {})
+        await signer.sign(built(image), {})
 
         for secret in (CURRENT, PREVIOUS):
             authority = Authority("one", (load_public_key(secret["cosign.pub"]),))
@@ -208,6 +217,38 @@ async def test_an_api_server_that_is_away_is_tried_again_and_blamed_on_no_person
     site.server.refuse["GET", secret_path("current")] = 500
     raised = await trouble_of(site)
     assert (raised.reason, raised.needs_person) == ("SignerUnavailable", False)
+
+
+async def test_a_command_signs_beside_the_secrets(tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (tmp_path / "key.pem").write_bytes(pem)
+    program = "openssl pkeyutl -sign -inkey key.pem | base64"
+    public = LocalKey(key).public_key
+    command = SigningCommand(
+        argv=("sh", "-c", f"cd {tmp_path} && cat > digest && {program.replace('-sign', '-sign -in digest')}"),
+        public_key=public.pem.decode(),
+    )
+    async with signer_site(tmp_path, command=command) as site:
+        await site.server.put_secret("current", CURRENT)
+        outside, inside = await site.keys().signers()
+        assert (outside.public_key, inside.public_key) == (public, load_public_key(CURRENT["cosign.pub"]))
+        assert public.verifies(await outside.sign(PAYLOAD), PAYLOAD)
+        (tmp_path / "key.pem").unlink()
+        with pytest.raises(SupplyError, match="signer command sh") as raised:
+            await outside.sign(PAYLOAD)
+        assert (raised.value.reason, raised.value.needs_person) == ("SignerUnavailable", False)
+
+
+async def test_a_command_with_a_key_of_no_use_is_told_and_ends_no_program(tmp_path: Path) -> None:
+    command = SigningCommand(argv=("sign",), public_key="no key")
+    async with signer_site(tmp_path, command=command) as site:
+        await site.server.put_secret("current", CURRENT)
+        raised = await trouble_of(site)
+        assert (raised.reason, raised.needs_person) == ("SigningKeyInvalid", True)
+        assert "signing.command" in str(raised)
 
 
 # --- outages -------------------------------------------------------------------------------------------

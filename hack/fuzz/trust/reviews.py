@@ -109,4 +109,4 @@ class ReviewTarget:
         (kind,) = {kind for *key, kind in _KINDS if key == [group, review.resource]}
         overlooked = set(_images_in(kind, request["object"])) - found
         assert not overlooked, f"overlooked: {overlooked}"
-        return review.operation, review.resource, review.subresource, review.images_unchanged, len(found)
+        return review.operation, review.resource, review.subresource, len(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from edgemodel_operator.adapters.attested import attest_documents, renew_attestations
 from edgemodel_operator.adapters.registries import Credentials, Registries
 from edgemodel_operator.adapters.signed_images import find_signed
 from edgemodel_operator.core.supply import BuiltImage, SupplyError
@@ -30,14 +31,19 @@ class ImageSigner:
         self._keys = keys
         self._registries = registries
 
-    async def sign(self, image: str, credentials: Credentials) -> None:
-        """Sign an index and its platform manifests; signing twice adds nothing.
+    async def sign(self, built: BuiltImage, credentials: Credentials) -> None:
+        """Attest the documents of an image, then sign its index and platforms; twice adds nothing.
 
-        Raises SupplyError and KubeError.
+        The signatures come last: an image that carries them is complete. Raises SupplyError and KubeError.
         """
         signers = await self._keys.signers()
+        client, image = self._registries.client(credentials), parse_reference(built.image)
         try:
-            await sign_image(self._registries.client(credentials), parse_reference(image), signers)
+            if built.documents:
+                await attest_documents(client, image, built.documents, signers)
+            elif len(signers) > 1:
+                await renew_attestations(client, image, signers)
+            await sign_image(client, image, signers)
         except SigningError as error:
             raise SupplyError(SupplyStep.SIGN, "SigningFailed", str(error)) from error
         except RegistryError as error:

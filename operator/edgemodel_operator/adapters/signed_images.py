@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgemodel_operator.adapters.attested import PROVENANCE
 from edgemodel_operator.core.annotations import BUILD_KEY, read_report
 from edgemodel_operator.core.build_key import index_tag
 from edgemodel_operator.core.supply import BuiltImage
@@ -18,7 +19,7 @@ from edgemodel_operator.oci.descriptor import Descriptor
 from edgemodel_operator.oci.image import InvalidImage, parse_index, parse_manifest
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
-from edgemodel_operator.signing.demand import Authority, Demand
+from edgemodel_operator.signing.demand import Authority, Demand, WantedAttestation
 from edgemodel_operator.signing.keys import PublicKey
 from edgemodel_operator.signing.verdict import Trusted
 from edgemodel_operator.signing.verify import verify_image
@@ -31,7 +32,12 @@ async def find_signed(
 
     Raises RegistryError where the registry does not say.
     """
-    ours = Demand((Authority("operator", tuple(keys)),), platforms_signed=True)
+    ours = Demand(
+        (Authority("operator", tuple(keys)),),
+        # Without it a build that an older version signed is done again: it told nobody what it is made of.
+        attestations=(WantedAttestation("provenance", PROVENANCE),),
+        platforms_signed=True,
+    )
     try:
         found = await client.get_manifest(repository.with_tag(index_tag(build_key)))
         index = parse_index(found.body)

@@ -39,8 +39,8 @@ class Builder(Protocol):
 class Signer(Protocol):
     """Signs images, and knows again what it signed."""
 
-    async def sign(self, image: str, credentials: Credentials) -> None:
-        """Sign an index and its platform manifests; raises SupplyError."""
+    async def sign(self, built: BuiltImage, credentials: Credentials) -> None:
+        """Sign an index and its platform manifests, and attest what its build says; raises SupplyError."""
         ...
 
     async def find(self, repository: str, build_key: str, credentials: Credentials) -> BuiltImage | None:

@@ -141,7 +141,7 @@ class Supplies:
         built = await self._find(run, push) or await self._build(run, access)
         self._progress(run, SupplyStep.SIGN, "the image is being signed")
         with _timed(self._metrics.signatures, "signed"):
-            await self._signer.sign(built.image, push)
+            await self._signer.sign(built, push)
         run.failures = 0
         run.state = Supply(
             SupplyStage.SIGNED,

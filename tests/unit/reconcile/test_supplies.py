@@ -85,8 +85,8 @@ class Signer:
         self.sought.append(build_key)
         return self.there
 
-    async def sign(self, image: str, credentials: Mapping[str, Credential]) -> None:
-        self.signed.append(image)
+    async def sign(self, built: BuiltImage, credentials: Mapping[str, Credential]) -> None:
+        self.signed.append(built.image)
 
 
 @dataclass
