@@ -73,8 +73,9 @@ class Site:
                 if name.startswith("runtime-")
             },
             "registries": {"plainHttp": [self.cluster.registry]},
-            # On the emulated node the operator would only be slow.
+            # On the emulated node these would only be slow.
             "operator": {"nodeSelector": {"kubernetes.io/arch": "amd64"}},
+            "signer": {"nodeSelector": {"kubernetes.io/arch": "amd64"}},
             "admission": {"nodeSelector": {"kubernetes.io/arch": "amd64"}},
             **self._values,
         }

@@ -166,22 +166,37 @@ class BuildSettings(Schema):
     """How long a finished Job is kept, for reading its log."""
 
 
+class SigningCommand(Schema):
+    """A program of the site's own that signs: with a key of a hardware module or of a key service."""
+
+    argv: tuple[str, ...] = ()
+    """The program and its arguments. It gets the SHA-256 of what is to be signed as 32 bytes on standard
+    input, and writes the signature as base64 to standard output. Empty: there is none."""
+    public_key: str = ""
+    """The other half of its key (PEM)."""
+
+    @model_validator(mode="after")
+    def _give_both(self) -> SigningCommand:
+        if bool(self.argv) != bool(self.public_key):
+            raise ValueError("give signing.command.argv and signing.command.publicKey, or none of them")
+        return self
+
+
 class SigningSettings(Schema):
     """Who signs what the operator builds, and what may be signed. The program `edgemodel-signer` does it."""
 
     secret_names: tuple[str, ...] = ("edgemodel-signing-key",)
     """Secrets in the operator's namespace, laid out as `cosign generate-key-pair k8s://` does. Each of them
     signs everything, so that a new key can be added before the old one is taken away."""
-    command: tuple[str, ...] = ()
-    """A program, with its arguments, that signs with a key which it keeps: of a key service or a hardware
-    module. It signs besides the Secrets. Empty: none."""
+    command: SigningCommand = SigningCommand()
+    """A program that signs with a key which it keeps, besides the Secrets."""
     repositories: tuple[str, ...] = ("**",)
     """Repositories (`host[:port]/path`) about which something may be signed; `*` stays within one segment,
     `**` crosses them."""
 
     @model_validator(mode="after")
     def _name_a_key(self) -> SigningSettings:
-        if not self.secret_names and not self.command:
+        if not self.secret_names and not self.command.argv:
             raise ValueError("name a Secret in signing.secretNames, or give signing.command")
         return self
 

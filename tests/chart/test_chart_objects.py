@@ -36,7 +36,7 @@ FULL: dict[str, Any] = {
         },
         "docker": {"engines": {"linux/amd64": "tcp://engine.plant-a.local:2376"}, "tlsSecret": "engine-tls"},
     },
-    "signing": {"secretName": "line-key"},
+    "signing": {"secretNames": ["line-key"]},
     "trustPolicySecrets": ["public-a", "public-b"],
     "modelNamespaces": ["plant-a", {"name": "plant-b", "secrets": ["site-registry"]}],
     "logLevel": "DEBUG",
@@ -153,7 +153,7 @@ def test_pods_keep_the_restricted_pod_security_standard(objects: Objects, name: 
     assert pod["securityContext"]["runAsUser"] == 65532
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
-    assert all(volume.keys() & {"configMap", "emptyDir"} for volume in pod["volumes"])
+    assert all(volume.keys() & {"configMap", "emptyDir", "projected"} for volume in pod["volumes"])
     assert all("sizeLimit" in volume["emptyDir"] for volume in pod["volumes"] if "emptyDir" in volume)
     (container,) = pod["containers"]
     assert container["securityContext"] == {
@@ -259,7 +259,7 @@ def test_the_operator_may_do_what_it_does_and_no_more(objects: Objects) -> None:
 
 def test_the_operator_reads_its_keys_and_keeps_its_lease_by_name(render: Render) -> None:
     mine = rules(render(FULL), "Role", "edgemodel-operator")
-    assert ("get", "/secrets", ("line-key", "public-a", "public-b")) in mine
+    assert ("get", "/secrets", ("public-a", "public-b")) in mine
     assert {what for verb, what, names in mine if not names} == {"coordination.k8s.io/leases"}
     assert ("update", "coordination.k8s.io/leases", (LEASE_NAME,)) in mine
 
@@ -334,7 +334,7 @@ def test_the_crds_are_templates_and_stay_when_the_chart_goes(objects: Objects) -
         ({"registries": {"plainHttp": ["http://registry"]}}, "plainHttp"),
         ({"sources": {"maxBytes": 0}}, "maxBytes"),
         ({"sources": {"deniedNetworks": ["10.0.0.0"]}}, "deniedNetworks"),
-        ({"signing": {"secretName": ""}}, "secretName"),
+        ({"signing": {"secretNames": [""]}}, "secretNames"),
         ({"modelNamespaces": ["Not A Name"]}, "modelNamespaces"),
         ({"modelNamespaces": [{"name": "plant-b", "secrets": []}]}, "modelNamespaces"),
         ({"acceleratorClasses": [{"name": "x"}]}, "spec"),

@@ -21,7 +21,7 @@ from edgemodel_operator.adapters.cluster import Cluster
 from edgemodel_operator.adapters.kube import KubeApi
 from edgemodel_operator.adapters.remote_signer import RemoteKeys, SignerAddress
 from edgemodel_operator.adapters.signer_protocol import AUDIENCE
-from edgemodel_operator.settings import Settings, SignerSettings, SigningSettings
+from edgemodel_operator.settings import Settings, SignerSettings, SigningCommand, SigningSettings
 from edgemodel_operator.signer.main import serve
 from edgemodel_operator.signing.keys import generate_key_pair, secret_data
 from support.kube_api import KubeApiServer, kube_api_server
@@ -148,7 +148,10 @@ class SignerSite:
 
 @contextlib.asynccontextmanager
 async def signer_site(
-    folder: Path, secrets: tuple[str, ...] = ("current",), repositories: tuple[str, ...] = ("**",)
+    folder: Path,
+    secrets: tuple[str, ...] = ("current",),
+    repositories: tuple[str, ...] = ("**",),
+    command: SigningCommand | None = None,
 ) -> AsyncIterator[SignerSite]:
     """Run a signer; its Secrets are still missing, and its ConfigMap is empty as the chart makes it."""
     async with kube_api_server(SiteApi()) as (server, api), aiohttp.ClientSession() as session:
@@ -160,7 +163,9 @@ async def signer_site(
         settings = Settings(
             namespace=NAMESPACE,
             pod_name="signer-0",
-            signing=SigningSettings(secret_names=secrets, repositories=repositories),
+            signing=SigningSettings(
+                secret_names=secrets, repositories=repositories, command=command or SigningCommand()
+            ),
             signer=SignerSettings(port=_free_port()),
             metrics_port=_free_port(),
         )

@@ -109,6 +109,11 @@ volumeMounts:
     mountPath: /etc/edgemodel-docker
     readOnly: true
   {{- end }}
+  {{- if eq .component "operator" }}
+  - name: signer-token
+    mountPath: /var/run/secrets/edgemodel-signer
+    readOnly: true
+  {{- end }}
 {{- end -}}
 
 {{/* The configuration file of the programs: the type Settings says what each key means. */}}
@@ -121,6 +126,7 @@ volumeMounts:
       "sources" $sources
       "builds" (include "edgemodel.builds" . | fromYaml)
       "signing" .Values.signing
+      "signer" (dict "serviceName" "edgemodel-signer" "secretName" "edgemodel-signer-tls" "configMapName" "edgemodel-signer-ca" "operatorAccount" "edgemodel-operator" "tokenFile" "/var/run/secrets/edgemodel-signer/token" "port" 8443)
       "admission" (dict "serviceName" "edgemodel-admission" "secretName" "edgemodel-admission-tls" "webhookName" "edgemodel-admission" "port" 8443)
       "audit" (dict "intervalSeconds" (int64 .Values.audit.intervalSeconds) "namespaceSelector" (.Values.admission.namespaceSelector | default dict))
       "acceleratorClasses" $classes

@@ -53,9 +53,9 @@ class KeyRing:
     """
 
     def __init__(
-        self, read: ReadSecret, namespace: str, names: Sequence[str], outside: Sequence[Signer] = ()
+        self, read: ReadSecret, namespace: str, names: Sequence[str], outside: Sequence[Signer | Trouble] = ()
     ) -> None:
-        """`namespace` is only shown; `outside` are keys that need no Secret."""
+        """`namespace` is only shown; `outside` are keys that need no Secret, or what is wrong with them."""
         self._read = read
         self._namespace = namespace
         self._locks = {name: asyncio.Lock() for name in names}

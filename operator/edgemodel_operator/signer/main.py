@@ -12,13 +12,17 @@ from datetime import UTC, datetime
 
 from edgemodel_operator.adapters.cluster import Cluster
 from edgemodel_operator.adapters.kube import KubeApi, NoCluster, connect
-from edgemodel_operator.settings import InvalidSettings, Settings, load_settings
+from edgemodel_operator.adapters.signer_protocol import KeyTroubleReason
+from edgemodel_operator.settings import InvalidSettings, Settings, SigningCommand, load_settings
 from edgemodel_operator.signer.audit import Audit
 from edgemodel_operator.signer.callers import Callers
-from edgemodel_operator.signer.keyring import KeyRing
+from edgemodel_operator.signer.keyring import KeyRing, Trouble
 from edgemodel_operator.signer.metrics import SignerMetrics
 from edgemodel_operator.signer.privacy import keep_memory_private
 from edgemodel_operator.signer.server import SignerServer, SigningPolicy
+from edgemodel_operator.signing.command_signer import CommandSigner
+from edgemodel_operator.signing.errors import KeyLoadError
+from edgemodel_operator.signing.keys import Signer, load_public_key
 from edgemodel_operator.web.announcement import ConfigMapAnnouncement
 from edgemodel_operator.web.certificate_keeper import CertificateKeeper, CertificateNames
 from edgemodel_operator.web.logs import configure_logging
@@ -95,7 +99,18 @@ def _keys(settings: Settings, api: KubeApi) -> KeyRing:
     async def read(name: str) -> dict[str, bytes] | None:
         return await cluster.get_secret(settings.namespace, name)
 
-    return KeyRing(read, settings.namespace, settings.signing.secret_names)
+    return KeyRing(
+        read, settings.namespace, settings.signing.secret_names, _outside(settings.signing.command)
+    )
+
+
+def _outside(command: SigningCommand) -> list[Signer | Trouble]:
+    if not command.argv:
+        return []
+    try:
+        return [CommandSigner(command.argv, load_public_key(command.public_key.encode()))]
+    except KeyLoadError as error:
+        return [Trouble(KeyTroubleReason.INVALID, error.problem, f"signing.command: {error}")]
 
 
 if __name__ == "__main__":
