@@ -1,7 +1,7 @@
 """A copy of this interpreter that runs outside of the container: loader, libraries, what the client imports.
 
 The node may have no Python, or another one, or another C library. What has to be copied is found by running
-the client's imports here and asking the process what it mapped and loaded, so no list can grow old.
+the client's imports here and asking the interpreter and the loader what they loaded, so no list can grow old.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import py_compile
+import re
 import shutil
 import subprocess
 import sys
@@ -42,7 +43,8 @@ class Parts:
 
     executable: Path
     loader: Path
-    libraries: tuple[Path, ...]
+    libraries: dict[str, Path]
+    """By the names under which they are asked for."""
     modules: tuple[Path, ...]
 
 
@@ -69,6 +71,7 @@ def install_runtime(state: Path) -> Path:
     partial = state / ".runtime.partial"
     shutil.rmtree(partial, ignore_errors=True)
     _fill(partial, find_parts())
+    _require_independence(partial)
     runtime = state / f"runtime-{_hash(partial)}"
     if runtime.is_dir() and _hash(runtime) == runtime.name.removeprefix("runtime-"):
         shutil.rmtree(partial)
@@ -101,12 +104,34 @@ def find_parts() -> Parts:
         raise CannotCopy(f"the client does not run here: {probe.stderr.strip()[-500:]}")
     found = json.loads(probe.stdout)
     modules = tuple(Path(name) for name in found["modules"] if Path(name) != CLIENT)
-    shared = [Path(name) for name in found["maps"] if ".so" in Path(name).name and name.startswith("/")]
-    loaders = [path for path in shared if path.name.startswith("ld-")]
+    loaders = [Path(name) for name in found["maps"] if re.match(r"ld-.*\.so", Path(name).name)]
     if len(loaders) != 1:
-        raise CannotCopy("this interpreter has no dynamic loader of its own")
-    libraries = tuple(path for path in shared if path not in {*loaders, *modules})
+        raise CannotCopy("this interpreter has no dynamic loader")
+    libraries: dict[str, Path] = {}
+    for program in (executable, *(module for module in modules if module.suffix == ".so")):
+        libraries |= _libraries_of([str(loaders[0])], program)
     return Parts(executable, loaders[0], libraries, modules)
+
+
+def _libraries_of(loader: list[str], program: Path) -> dict[str, Path]:
+    """Ask a loader what a program or library needs, by name. Raises CannotCopy if something is missing."""
+    asked = subprocess.run(
+        [*loader, "--list", str(program)], capture_output=True, text=True, check=False, timeout=60
+    )
+    if asked.returncode:
+        raise CannotCopy(f"{program} does not load: {asked.stderr.strip()[-500:]}")
+    # Lines as `libz.so.1 => /lib/libz.so.1 (0x7f…)`; the loader itself has no arrow.
+    found = re.findall(r"^\s*(\S+) => (/.+) \(0x[0-9a-f]+\)$", asked.stdout, re.MULTILINE)
+    return {name: Path(path) for name, path in found if "/" not in name}
+
+
+def _require_independence(folder: Path) -> None:
+    """Make sure that the copy takes nothing from the machine that it runs on. Raises CannotCopy."""
+    loader = [str(folder / "loader"), "--library-path", str(folder / "libraries")]
+    for program in (folder / "bin" / _PYTHON, *sorted(folder.rglob("lib-dynload/*.so"))):
+        for name, path in _libraries_of(loader, program).items():
+            if not path.is_relative_to(folder):
+                raise CannotCopy(f"the copy would take {name} from {path}")
 
 
 def _fill(folder: Path, parts: Parts) -> None:
@@ -123,8 +148,8 @@ def _fill(folder: Path, parts: Parts) -> None:
                 str(target), doraise=True, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
                 dfile=str(module),
             )  # fmt: skip
-    for library in parts.libraries:
-        _copy(library, folder / "libraries" / library.name)
+    for name, library in parts.libraries.items():
+        _copy(library, folder / "libraries" / name)
     _copy(parts.loader, folder / "loader")
     _copy(parts.executable, folder / "bin" / _PYTHON)
     _copy(CLIENT, folder / "client.py")
