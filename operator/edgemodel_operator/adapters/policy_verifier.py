@@ -17,7 +17,7 @@ from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.signing.demand import Demand
 from edgemodel_operator.signing.errors import CannotCheck
 from edgemodel_operator.signing.judge import judge_signers
-from edgemodel_operator.signing.verdict import Reason, Trusted, Untrusted, Verdict, Vouching
+from edgemodel_operator.signing.verdict import Format, Reason, Trusted, Untrusted, Verdict, Vouching
 from edgemodel_operator.signing.verify import verify_image
 
 VERIFY_SECONDS = 60.0
@@ -114,15 +114,12 @@ def _could_change(asked: PolicyDemand, verdict: Untrusted) -> bool:
         return False
     if not verdict.evidence:
         return True
-    # As if each of them had signed, with a key of its own: does the index suffice then?
+    # As if each of them had signed, with a key of its own: would the index suffice then?
     evidence = verdict.evidence[0]
     supposed = tuple(
-        Vouching(one.format, one.source, (name,), f"unknown key of {name}", one.binds_repository)
+        Vouching(Format.BUNDLE, "", (name,), f"unknown key of {name}", binds_repository=True)
         for name in sorted(names)
-        for one in evidence.signatures[:1]
     )
-    if not supposed:
-        return True
     return judge_signers(replace(evidence, signatures=evidence.signatures + supposed), asked.demand) is None
 
 

@@ -2,7 +2,8 @@
 
 Reads requests from its input until that ends: two frames each, a JSON list of expressions and a signed
 statement, every frame behind its length in four bytes. Answers each with one line of JSON: `[index, why]` of
-the first expression that does not give `true`, or `null`.
+the first expression that does not give `true`, or `null`. The argument says how many seconds of a processor
+each request may take.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import Any, BinaryIO
 
 from edgemodel_operator.signing.expressions import VARIABLE, load_cel
 
-CPU_SECONDS = 5
 MEMORY_BYTES = 2 * 1024**3
 MAX_WHY = 256
 
@@ -39,7 +39,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     while (expressions := _read_frame(sys.stdin.buffer)) is not None:
         statement = _read_frame(sys.stdin.buffer) or b""
-        _grant(CPU_SECONDS)
+        _grant(int(sys.argv[1]))
         answer: Any = first_failure(json.loads(expressions), statement)
         sys.stdout.write(f"{json.dumps(answer)}\n")
         sys.stdout.flush()

@@ -19,6 +19,7 @@ from typing import Self
 from edgemodel_operator.signing.demand import PredicateCheck
 from edgemodel_operator.signing.errors import CannotCheck
 
+CPU_SECONDS = 5
 WAIT_SECONDS = 30.0
 _WORKER = "edgemodel_operator.signing.predicate_worker"
 
@@ -26,7 +27,9 @@ _WORKER = "edgemodel_operator.signing.predicate_worker"
 class PredicateChecks:
     """Evaluates checks while the block lasts. Nothing is started before the first."""
 
-    def __init__(self, *, wait_seconds: float = WAIT_SECONDS) -> None:
+    def __init__(self, *, cpu_seconds: int = CPU_SECONDS, wait_seconds: float = WAIT_SECONDS) -> None:
+        """`cpu_seconds` is what the checks of one statement may take of a processor."""
+        self._cpu_seconds = cpu_seconds
         self._wait_seconds = wait_seconds
         self._process: asyncio.subprocess.Process | None = None
 
@@ -78,7 +81,7 @@ class PredicateChecks:
     async def _running(self) -> asyncio.subprocess.Process:
         if self._process is None:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-m", _WORKER),
+                *(sys.executable, "-I", "-m", _WORKER, str(self._cpu_seconds)),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
