@@ -62,8 +62,8 @@ class ImageUse:
 class Review:
     """What the API server asks, as far as it matters here.
 
-    `images` are all that the object names, `starting` those of them that the request may start. `name` ends
-    in `*` when the API server has yet to make it up.
+    `images` are all that the object names, `before` those that it named before an update, and `starting`
+    those that the request may start. `name` ends in `*` when the API server has yet to make it up.
     """
 
     uid: str
@@ -76,6 +76,7 @@ class Review:
     dry_run: bool
     images: tuple[ImageUse, ...]
     starting: tuple[ImageUse, ...]
+    before: tuple[ImageUse, ...] = ()
     mirror: bool = False
     """Whether a node shows what it runs without having been asked: a static pod."""
 
@@ -104,6 +105,7 @@ def parse_review(document: object) -> Review:
     new = mapping_in(request, "object")
     old = mapping_in(request, "oldObject") if operation == "UPDATE" else None
     images = images_of(key, new)
+    before = images_of(key, old) if old is not None else ()
     user = _mapping(request.get("userInfo", {}), "request.userInfo")
     return Review(
         uid=request_uid(document),
@@ -115,7 +117,8 @@ def parse_review(document: object) -> Review:
         user=text_in(user, "username", default=""),
         dry_run=request.get("dryRun") is True,
         images=images,
-        starting=images if old is None else _starting(key, images, new, old),
+        starting=images if old is None else _starting(key, (images, before), new, old),
+        before=before,
         mirror=key == _PODS and _is_mirror(new, user),
     )
 
@@ -170,7 +173,7 @@ def make_answer(
 
 
 def _starting(
-    resource: tuple[str, str], images: Sequence[ImageUse], new: _Json, old: _Json
+    resource: tuple[str, str], uses: tuple[Sequence[ImageUse], Sequence[ImageUse]], new: _Json, old: _Json
 ) -> tuple[ImageUse, ...]:
     """Give the images that an update may start.
 
@@ -181,7 +184,7 @@ def _starting(
 
     The API server gives `old`, so a user cannot make it up.
     """
-    before = images_of(resource, old)
+    images, before = uses
     metadata = _mapping(old.get("metadata") or {}, "oldObject.metadata")
     if metadata.get("deletionTimestamp") and set(images) <= set(before):  # (1)
         return ()

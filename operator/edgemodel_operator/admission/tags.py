@@ -85,20 +85,20 @@ class TagMutator:
     async def mutate(self, review: Review) -> Mutation:
         """Give the patch for a pod. Asked again about the patched pod, it gives none.
 
-        Only images that the request may start are looked at: to write a digest into a pod that runs would
-        restart its containers.
+        A tag that stood in the pod before stays: to write a digest into a pod that runs would restart it.
         """
         if not review.is_pod or review.mirror:
             return Mutation()
+        news = [use for use in review.starting if use not in review.before]
         tagged: dict[str, Reference] = {}
-        for use in review.starting:
+        for use in news:
             reference = self._to_resolve(use.image, review.namespace)
             if reference is not None and len(tagged) < MAX_TAGS:
                 tagged[use.image] = reference
         answers = await asyncio.gather(*(self._resolve(reference) for reference in tagged.values()))
         digests = dict(zip(tagged, answers, strict=True))
         return Mutation(
-            patch=tuple(_patches(review.starting, digests)),
+            patch=tuple(_patches(news, digests)),
             warnings=tuple(
                 f"the tag of {image} could not be looked up: {answer}"
                 for image, answer in digests.items()
