@@ -69,12 +69,13 @@ class RunningImages:
     async def round(self) -> None:
         """List if that is due, then follow the changes to the end of one watch. Raises KubeError."""
         if not self._version or self._clock() >= self._list_again_at:
-            await self._list()
+            await self.read()
         async with aclosing(self._api.watch(PODS, self._version, fields=UNFINISHED)) as events:
             async for event in events:
                 self._follow(event)
 
-    async def _list(self) -> None:
+    async def read(self) -> None:
+        """Read all pods, page by page. Raises KubeError."""
         found: dict[tuple[str, str], tuple[ImageUse, ...]] = {}
         version = ""
         async with aclosing(self._api.pages(PODS, fields=UNFINISHED)) as pages:
