@@ -94,7 +94,7 @@ def test_an_image_that_no_policy_matches_is_refused_with_what_to_do() -> None:
     assert "no TrustPolicy matches it in namespace plant-a" in refusal
 
 
-def test_all_policies_must_hold() -> None:
+def test_case_40_all_policies_must_hold() -> None:
     verdicts = [
         PolicyVerdict("one", Mode.ENFORCE, trusted=True),
         PolicyVerdict("two", Mode.ENFORCE, trusted=False, missing="no signature by plant"),
