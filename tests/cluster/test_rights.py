@@ -1,7 +1,8 @@
-"""What the operator's account may not do, asked of the API server in its name."""
+"""What the accounts of the product may not do, asked of the API server in their names."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from cluster.commands import CommandFailed
 from demo import objects
 from demo.site import SIGNING_KEY, SYSTEM, Site
 from edgemodel_operator.api.names import NODE_LABEL_PREFIX
+from edgemodel_operator.settings import Settings
 
 pytestmark = pytest.mark.needs("pods", "registry", "cut")
 
@@ -18,6 +20,7 @@ BUILDS = "build-jobs"
 """The namespace that the chart of the session names."""
 OPERATOR = f"--as=system:serviceaccount:{SYSTEM}:edgemodel-operator"
 ADMISSION = f"--as=system:serviceaccount:{SYSTEM}:edgemodel-admission"
+SIGNER = f"--as=system:serviceaccount:{SYSTEM}:edgemodel-signer"
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +45,72 @@ def test_nobody_of_us_reads_a_foreign_secret(cluster: Cluster, foreign_secret: s
             cluster.kubectl("get", "secret", foreign_secret, "--namespace", objects.NAMESPACE, account)
 
 
-def test_the_operator_reads_its_own_key_and_lists_none(cluster: Cluster) -> None:
-    cluster.kubectl("get", "secret", SIGNING_KEY, "--namespace", SYSTEM, OPERATOR)
-    with pytest.raises(CommandFailed, match="Forbidden"):
-        cluster.kubectl("get", "secrets", "--namespace", SYSTEM, OPERATOR)
+def test_of_all_accounts_the_signer_alone_reads_the_signing_key(cluster: Cluster) -> None:
+    accounts = [
+        f"{item['metadata']['namespace']}:{item['metadata']['name']}"
+        for item in cluster.kubectl_json("get", "serviceaccounts", "--all-namespaces")["items"]
+    ]
+    assert {f"{SYSTEM}:edgemodel-{name}" for name in ("operator", "admission", "signer")} <= {*accounts}
+    for secret in (SIGNING_KEY, Settings().signer.secret_name):
+        readers = {
+            account
+            for account in accounts
+            if says(
+                cluster,
+                f"--as=system:serviceaccount:{account}",
+                "get",
+                f"secret/{secret}",
+                "--namespace",
+                SYSTEM,
+            )
+            == "yes"
+        }
+        # Controllers of the cluster itself live in its own namespace.
+        assert {one for one in readers if not one.startswith("kube-system:")} == {
+            f"{SYSTEM}:edgemodel-signer"
+        }
 
 
-def test_the_webhook_does_not_read_the_private_key(cluster: Cluster) -> None:
-    with pytest.raises(CommandFailed, match="Forbidden"):
-        cluster.kubectl("get", "secret", SIGNING_KEY, "--namespace", SYSTEM, ADMISSION)
+def test_the_signer_reads_its_keys_by_name_and_asks_about_tokens(cluster: Cluster) -> None:
+    cluster.kubectl("get", "secret", SIGNING_KEY, "--namespace", SYSTEM, SIGNER)
+    assert says(cluster, SIGNER, "create", "tokenreviews.authentication.k8s.io") == "yes"
+    for verb, what in (
+        ("list", "secrets"),
+        ("get", "secrets"),
+        ("create", "secrets"),
+        ("update", f"secret/{SIGNING_KEY}"),
+        ("create", "pods"),
+        ("create", "serviceaccounts/token"),
+    ):
+        assert says(cluster, SIGNER, verb, what, "--namespace", SYSTEM) == "no", (verb, what)
+
+
+@pytest.mark.parametrize("kind", ["daemonset", "service", "configmap"])
+def test_the_operator_makes_nothing_where_the_keys_are(cluster: Cluster, kind: str) -> None:
+    """A pod of its making there could mount the keys that it cannot read."""
+    metadata = {"name": "probe", "namespace": SYSTEM}
+    selector = {"matchLabels": {"app": "probe"}}
+    template = {
+        "metadata": {"labels": {"app": "probe"}},
+        "spec": {
+            "containers": [{"name": "probe", "image": "registry.plant-a.local:5000/probe"}],
+            "volumes": [{"name": "keys", "secret": {"secretName": SIGNING_KEY}}],
+        },
+    }
+    document = {
+        "daemonset": {
+            "apiVersion": "apps/v1",
+            "kind": "DaemonSet",
+            "spec": {"selector": selector, "template": template},
+        },
+        "service": {"apiVersion": "v1", "kind": "Service", "spec": {"ports": [{"port": 443}]}},
+        "configmap": {"apiVersion": "v1", "kind": "ConfigMap", "data": {"ca.crt": "x"}},
+    }[kind] | {"metadata": metadata}
+    create = ("create", "--dry-run=server", "-f", "-")
+    stdin = json.dumps(document).encode()
+    cluster.kubectl(*create, stdin=stdin)
+    with pytest.raises(CommandFailed, match="makes nothing in its own namespace"):
+        cluster.kubectl(*create, OPERATOR, stdin=stdin)
 
 
 def test_the_operator_sets_its_own_labels_on_nodes(cluster: Cluster) -> None:
@@ -104,16 +164,21 @@ def test_the_operator_has_no_right_that_it_does_not_need(cluster: Cluster, verb:
     assert str(refusal.value).splitlines()[-1] == "no"
 
 
+def says(cluster: Cluster, account: str, verb: str, what: str, *place: str) -> str:
+    """Ask the API server whether an account may do something: `yes` or `no`."""
+    try:
+        said = cluster.kubectl("auth", "can-i", verb, what, *place, account)
+    except CommandFailed as refusal:
+        said = str(refusal)
+    return said.splitlines()[-1]
+
+
 def test_it_may_run_jobs_where_the_chart_names_the_namespace(cluster: Cluster) -> None:
-    def says(verb: str, *what: str, namespace: str = BUILDS) -> str:
-        try:
-            said = cluster.kubectl("auth", "can-i", verb, *what, "--namespace", namespace, OPERATOR)
-        except CommandFailed as refusal:
-            said = str(refusal)
-        return said.splitlines()[-1]
+    def may(verb: str, *what: str, namespace: str = BUILDS) -> str:
+        return says(cluster, OPERATOR, verb, *what, "--namespace", namespace)
 
     log = ("pods", "--subresource=log")
     for verb, what in (("create", ("jobs.batch",)), ("delete", ("jobs.batch",)), ("get", log)):
-        assert says(verb, *what) == "yes"
-        assert says(verb, *what, namespace=objects.NAMESPACE) == "no"
-    assert {says(verb, "jobs.batch") for verb in ("update", "patch", "deletecollection")} == {"no"}
+        assert may(verb, *what) == "yes"
+        assert may(verb, *what, namespace=objects.NAMESPACE) == "no"
+    assert {may(verb, "jobs.batch") for verb in ("update", "patch", "deletecollection")} == {"no"}

@@ -10,7 +10,7 @@ import pytest
 from cluster.base import Cluster
 from demo import objects
 from demo.models import ModelFile
-from demo.site import Site, condition, is_true
+from demo.site import SYSTEM, Site, condition, is_true
 from demo.story import Story
 from edgemodel_operator.api import names
 from support.processes import kill_operator
@@ -115,7 +115,7 @@ def test_a_kill_during_a_rollback_changes_nothing(story: Story, site: Site) -> N
     assert end_state(site) == undisturbed
 
 
-def test_a_missing_or_corrupt_signing_key_stalls_and_recovers(
+def test_case_68c_a_missing_or_corrupt_signing_key_stalls_and_recovers(
     story: Story, site: Site, edge_cluster: Cluster, signing_key: Json
 ) -> None:
     story.ensure("2")
@@ -129,16 +129,35 @@ def test_a_missing_or_corrupt_signing_key_stalls_and_recovers(
     assert is_true(status, "Stalled")
     assert "edgemodel keygen" in condition(status, "Signed")["message"]
 
-    corrupt = signing_key | {"data": {**signing_key["data"], "cosign.password": "d3Jvbmc="}}
-    site.apply(corrupt)
-    status = story.wait_condition("Signed", "SigningKeyInvalid", timeout_s=60)
-    assert is_true(status, "Stalled")
-    assert story.pod_uids() == running
+    for field, sentence in (
+        ("cosign.password", "the password does not open the private key"),
+        ("cosign.key", "not exactly one PEM block"),
+    ):
+        site.apply(signing_key | {"data": {**signing_key["data"], field: "d3Jvbmc="}})
+        status = site.wait_model(
+            objects.NAME,
+            objects.NAMESPACE,
+            f"the condition says that {field} is of no use",
+            lambda seen, says=sentence: says in condition(seen, "Signed").get("message", ""),
+            timeout_s=90,
+        )["status"]
+        assert condition(status, "Signed")["reason"] == "SigningKeyInvalid"
+        assert is_true(status, "Stalled")
+        assert story.pod_uids() == running
+    assert restarts(site) == 0
 
     edge_cluster.kubectl("delete", "secret", "edgemodel-signing-key", *place)
     site.apply(signing_key)
     story.wait_ready(model.version)
     assert story.pod_uids() != running
+
+
+def restarts(site: Site) -> int:
+    """Count how often containers of the signer were started again."""
+    selector = "app.kubernetes.io/component=signer"
+    pods = site.cluster.kubectl_json("get", "pods", "--namespace", SYSTEM, "--selector", selector)["items"]
+    assert pods
+    return sum(state["restartCount"] for pod in pods for state in pod["status"]["containerStatuses"])
 
 
 @pytest.mark.parametrize("moment", ["at once", "in a build", "in a trial", "when ready"])
