@@ -88,7 +88,7 @@ async def test_a_lifetime_of_nothing_means_the_default(
     assert tokens.issued == 1
 
 
-async def test_wrong_credentials_raise_and_stay_secret(
+async def test_case_23_wrong_credentials_raise_and_stay_secret(
     http_session: aiohttp.ClientSession, faulty: FaultyRegistry, tokens: TokenServer, ref: Reference
 ) -> None:
     client = make_client(http_session, faulty.host, Credential("robot", "wrong-word"))
@@ -115,7 +115,7 @@ async def test_basic_authentication_is_answered_when_asked_for(
     assert len(faulty.requests("HEAD")) - before == 3
 
 
-async def test_a_plain_realm_on_another_host_gets_nothing(
+async def test_case_22_a_plain_realm_on_another_host_gets_nothing(
     http_session: aiohttp.ClientSession, faulty: FaultyRegistry, ref: Reference
 ) -> None:
     server = TokenServer()
@@ -124,7 +124,7 @@ async def test_a_plain_realm_on_another_host_gets_nothing(
         await make_client(http_session, faulty.host).blob_exists(ref, BLOB.digest)
 
 
-async def test_a_redirect_does_not_take_the_token_along(
+async def test_case_22_a_redirect_does_not_take_the_token_along(
     http_session: aiohttp.ClientSession,
     registry: RegistryServer,
     faulty: FaultyRegistry,
@@ -162,7 +162,7 @@ async def test_a_redirect_within_the_registry_keeps_the_token(
     assert await client.get_blob(ref, BLOB.digest, max_bytes=7) == b"weights"
 
 
-async def test_a_challenge_behind_a_redirect_is_not_answered(
+async def test_case_22_a_challenge_behind_a_redirect_is_not_answered(
     http_session: aiohttp.ClientSession, registry: RegistryServer, faulty: FaultyRegistry, ref: Reference
 ) -> None:
     async with faulty_registry(registry) as storage:

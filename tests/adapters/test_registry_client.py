@@ -198,7 +198,7 @@ async def test_a_copied_index_keeps_its_digest_and_tags_its_children(
         assert tagged.digest == child.digest
 
 
-async def test_a_registry_that_is_down_is_unavailable(http_session: aiohttp.ClientSession) -> None:
+async def test_case_23_a_registry_that_is_down_is_unavailable(http_session: aiohttp.ClientSession) -> None:
     host = f"127.0.0.1:{free_port()}"
     client = RegistryClient(http_session, plain_http={host}, retry=RetryPolicy(attempts=2, first_pause=0.001))
     with pytest.raises(RegistryUnavailable) as raised:

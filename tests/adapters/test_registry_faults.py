@@ -56,7 +56,7 @@ async def test_transient_answers_are_repeated(
     assert len(faulty.requests("HEAD")) == 4
 
 
-async def test_a_lasting_failure_ends_with_its_status(
+async def test_case_23_a_lasting_failure_ends_with_its_status(
     faulty: FaultyRegistry, faulty_client: RegistryClient, ref: Reference
 ) -> None:
     faulty.faults.append(fail_times(1000, 503))
@@ -65,7 +65,7 @@ async def test_a_lasting_failure_ends_with_its_status(
     assert len(faulty.requests("GET")) == 4
 
 
-async def test_a_refusal_is_not_repeated(
+async def test_case_23_a_refusal_is_not_repeated(
     faulty: FaultyRegistry, faulty_client: RegistryClient, ref: Reference
 ) -> None:
     faulty.faults.append(fail_times(1, 403))
@@ -134,7 +134,7 @@ async def test_a_download_that_always_breaks_is_given_up(
         await read(faulty_client, ref)
 
 
-async def test_changed_content_of_a_blob_is_refused(
+async def test_case_20_changed_content_of_a_blob_is_refused(
     faulty: FaultyRegistry, faulty_client: RegistryClient, ref: Reference
 ) -> None:
     forged = b"\0" + CONTENT[1:]
@@ -145,7 +145,7 @@ async def test_changed_content_of_a_blob_is_refused(
         await faulty_client.get_blob(ref, BLOB.digest, max_bytes=len(forged))
 
 
-async def test_a_truncated_blob_is_refused(
+async def test_case_20_a_truncated_blob_is_refused(
     faulty: FaultyRegistry, faulty_client: RegistryClient, ref: Reference
 ) -> None:
     faulty.faults.append(answer(lambda: web.Response(body=CONTENT[:-1]), method="GET", part="/blobs/"))
@@ -153,7 +153,7 @@ async def test_a_truncated_blob_is_refused(
         await read(faulty_client, ref)
 
 
-async def test_a_blob_that_never_ends_is_cut_at_its_size(
+async def test_case_21_a_blob_that_never_ends_is_cut_at_its_size(
     faulty: FaultyRegistry, faulty_client: RegistryClient, ref: Reference
 ) -> None:
     async def endless(request: web.Request) -> web.StreamResponse | None:
@@ -173,7 +173,7 @@ async def test_a_blob_that_never_ends_is_cut_at_its_size(
         await faulty_client.get_manifest(ref, max_bytes=1000)
 
 
-async def test_changed_content_of_a_manifest_is_refused(
+async def test_case_20_changed_content_of_a_manifest_is_refused(
     faulty: FaultyRegistry, faulty_client: RegistryClient, ref: Reference
 ) -> None:
     body = canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []})
@@ -186,7 +186,7 @@ async def test_changed_content_of_a_manifest_is_refused(
         await faulty_client.get_manifest(ref.with_digest(sha256_digest(body)))
 
 
-async def test_a_manifest_served_under_another_type_is_refused(
+async def test_case_20_a_manifest_served_under_another_type_is_refused(
     faulty: FaultyRegistry, faulty_client: RegistryClient, ref: Reference
 ) -> None:
     body = canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []})
@@ -210,7 +210,7 @@ async def test_a_registry_that_stores_something_else_is_caught(
         await faulty_client.put_blob(ref, b"x", Descriptor.of(BINARY, b"x"), mount_from="some/repository")
 
 
-async def test_an_upload_sent_to_another_host_is_refused(
+async def test_case_22_an_upload_sent_to_another_host_is_refused(
     faulty: FaultyRegistry, faulty_client: RegistryClient, ref: Reference
 ) -> None:
     away = {"Location": "http://attacker.example.com/upload"}
@@ -279,7 +279,7 @@ async def test_the_referrers_api_is_read_page_by_page(
     assert await faulty_client.list_referrers(ref, subject) == tuple(entries)
 
 
-async def test_referrers_continued_on_another_host_are_refused(
+async def test_case_22_referrers_continued_on_another_host_are_refused(
     faulty: FaultyRegistry, faulty_client: RegistryClient, ref: Reference
 ) -> None:
     body = canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []})
@@ -333,7 +333,7 @@ async def test_children_are_not_taken_for_referrers(
     assert await faulty_client.list_referrers(ref, subject.digest) == ()
 
 
-async def test_another_digest_in_answer_to_head_is_refused(
+async def test_case_20_another_digest_in_answer_to_head_is_refused(
     faulty: FaultyRegistry, faulty_client: RegistryClient, ref: Reference
 ) -> None:
     other = {"Docker-Content-Digest": sha256_digest(b"other"), "Content-Length": "5"}

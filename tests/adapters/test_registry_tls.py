@@ -80,7 +80,7 @@ async def test_a_build_reads_and_writes_registries_of_our_own_authority(
         await run_build(request.model_copy(update={"authorities": ""}), work_root=tmp_path)
 
 
-async def test_an_unknown_authority_is_refused_at_once(
+async def test_case_23_an_unknown_authority_is_refused_at_once(
     secured: RegistryServer, http_session: aiohttp.ClientSession
 ) -> None:
     with pytest.raises(RegistryError, match="no trusted TLS") as raised:
