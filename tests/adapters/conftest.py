@@ -10,6 +10,7 @@ import pytest
 from cluster.base import Cluster
 from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.oci.transport import RetryPolicy, new_session
+from support.admission_site import AdmissionSite, admission_site
 from support.own_group import serving_own_group
 from support.registry import FaultyRegistry, RegistryServer, faulty_registry, start_registry
 
@@ -57,3 +58,10 @@ def api(edge_cluster: Cluster) -> Iterator[Cluster]:
     """
     with serving_own_group(edge_cluster) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="module")
+def site(edge_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AdmissionSite]:
+    """Give a cluster in which the admission program guards `guarded-pods` as the chart registers it."""
+    with admission_site(edge_cluster, tmp_path_factory.mktemp("admission"), "guarded-pods") as guarded:
+        yield guarded
