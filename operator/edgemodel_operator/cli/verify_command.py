@@ -149,7 +149,7 @@ async def _answer(question: Question) -> VerifyReport:
             return VerifyReport(str(image), (check,))
         matching = matching_policies(question.policies, image.name, question.namespace)
         checks = [
-            await _check_policy(verifier, client, image, policy)
+            await check_policy(verifier, client, image, policy)
             for policy in matching
             if isinstance(policy, Policy)
         ]
@@ -167,9 +167,10 @@ async def _check_keys(
         return Check(title, None, unknown=str(error))
 
 
-async def _check_policy(
+async def check_policy(
     verifier: PolicyVerifier, client: RegistryClient, image: Reference, policy: Policy
 ) -> Check:
+    """Hold an image, by digest, against one policy, for printing; what cannot be found out is part of it."""
     title = f'TrustPolicy "{policy.name}"'
     asked = await verifier.demand_of(policy)
     notes = [problem.message for problem in asked.problems]
