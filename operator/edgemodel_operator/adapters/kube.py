@@ -198,21 +198,39 @@ class KubeApi:
 
 
 @asynccontextmanager
-async def connect(kubeconfig: str | None = None) -> AsyncGenerator[KubeApi, None]:
+async def connect(kubeconfig: str | None = None, context: str = "") -> AsyncGenerator[KubeApi, None]:
     """Connect as the pod's service account, or outside a cluster as `kubeconfig` or KUBECONFIG says.
 
-    Raises NoCluster.
+    Who names a `context` means one of the kubeconfig. Raises NoCluster.
     """
     configuration = kubernetes_client.Configuration()
-    try:
-        kubernetes_config.load_incluster_config(client_configuration=configuration)
-    except kubernetes_config.ConfigException:
+    if context or not _configure_in_cluster(configuration):
         try:
-            await kubernetes_config.load_kube_config(kubeconfig, client_configuration=configuration)
+            await kubernetes_config.load_kube_config(
+                kubeconfig, context=context or None, client_configuration=configuration
+            )
         except kubernetes_config.ConfigException as error:
             raise NoCluster(f"no cluster to connect to: {error}") from error
     async with kubernetes_client.ApiClient(configuration) as api:
         yield KubeApi(api)
+
+
+def _configure_in_cluster(configuration: Any) -> bool:
+    try:
+        kubernetes_config.load_incluster_config(client_configuration=configuration)
+    except kubernetes_config.ConfigException:
+        return False
+    return True
+
+
+def current_namespace(kubeconfig: str | None = None, context: str = "") -> str:
+    """Give the namespace of a context of the kubeconfig, as kubectl would take it."""
+    try:
+        contexts, active = kubernetes_config.list_kube_config_contexts(kubeconfig)
+    except kubernetes_config.ConfigException:
+        return "default"
+    chosen = next((one for one in contexts if one["name"] == context), active if not context else {})
+    return str((chosen.get("context") or {}).get("namespace") or "default")
 
 
 async def _read(response: aiohttp.ClientResponse, path: str) -> bytes:
