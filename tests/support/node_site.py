@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, TypeVar
@@ -254,6 +255,11 @@ def _from_evil(site: NodeSite, path: str, evil: Mapping[str, str]) -> tuple[int,
         except urllib.error.HTTPError:
             break
     return 404, {"Content-Length": "0"}, b""
+
+
+def utc_now() -> datetime:
+    """Give the time with its zone, as the agent asks for it."""
+    return datetime.now(UTC)
 
 
 def until(holds: Callable[[], bool], what: str, seconds: float = 90) -> None:

@@ -72,7 +72,7 @@ def ask(path: str, question: dict[str, str]) -> dict[str, Any] | None:
             connection.settimeout(ANSWER_S)
             connection.sendall(json.dumps(question).encode() + b"\n")
             answer = json.loads(_read_line(connection))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return answer if isinstance(answer, dict) and isinstance(answer.get("allowed"), bool) else None
 
@@ -113,7 +113,7 @@ def judge_alone(record: dict[str, Any], name: str, digest: str, now: float) -> s
     # (4) Verified before.
     else:
         known = record["verdicts"].get(image, ())
-        failing = {one["name"] for one in covering if one["enforced"] and one["demand"] not in known}
+        failing = {one["name"] for one in covering if one["enforced"] and not _held(one, known)}
         sentence = f"image {image} was not verified here before"
     # (5) Excused.
     if not failing or any(_excuses(one, image, failing, now) for one in _list(record, "exceptions")):
@@ -128,6 +128,11 @@ def repository_of(name: str) -> str:
     path = head + slash + tail.partition(":")[0]
     host, slash, rest = path.partition("/")
     return host.lower() + slash + rest
+
+
+def _held(policy: dict[str, Any], known: list[str]) -> bool:
+    """Tell whether what the policy demands was found to hold; an empty demand is of one not understood."""
+    return bool(policy["demand"]) and policy["demand"] in known
 
 
 def _excuses(exception: dict[str, Any], image: str, failing: set[str], now: float) -> bool:
@@ -167,7 +172,7 @@ def _read_record(path: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:  # noqa: PTH123 - as above
             record = json.load(file)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         record = None
     if not isinstance(record, dict) or record.get("version") != 1:
         raise Refused("edgemodel-node does not answer, and it has left no record of what it verified")

@@ -139,7 +139,7 @@ def load_record(path: Path) -> Record | None:
         return from_document(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         _log.warning("The record %s is not used: %s", path, error)
         return None
 

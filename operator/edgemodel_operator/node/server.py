@@ -52,7 +52,7 @@ class PullServer:
                 async with asyncio.timeout(READ_SECONDS):
                     line = await reader.readline()
                 answer = await self._decide(line)
-            except (TimeoutError, ValueError):
+            except (TimeoutError, ValueError, RecursionError):
                 answer = Answer(Outcome.ERROR, "the question is not one line of JSON with name and digest")
             body = {"allowed": answer.allowed, "reason": answer.reason}
             writer.write(json.dumps(body, ensure_ascii=True).encode() + b"\n")

@@ -47,7 +47,7 @@ class RememberingVerifier:
         """Tell whether the policy holds for an image named by digest. Raises CannotVerify."""
         asked = await self.demand_of(policy)
         demand = asked.fingerprint
-        if asked.problems:
+        if asked.is_unknown:
             demand = self._record.demands.get(policy.hash, UNKNOWN_DEMAND)
         if self._record.holds(str(image), demand):
             self._metrics.remembered.inc()
@@ -59,9 +59,9 @@ class RememberingVerifier:
         return result
 
     async def demand_of(self, policy: Policy) -> PolicyDemand:
-        """Say what a policy asks for, and remember that if all of its keys could be read."""
+        """Say what a policy asks for, and remember that if all of its keys could be looked up."""
         asked = await self._verifier.demand_of(policy)
-        if not asked.problems and self._record.demands.get(policy.hash) != asked.fingerprint:
+        if not asked.is_unknown and self._record.demands.get(policy.hash) != asked.fingerprint:
             self._record.demands[policy.hash] = asked.fingerprint
             self.changes += 1
         return asked
