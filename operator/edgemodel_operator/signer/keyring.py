@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from edgemodel_operator.adapters.signer_protocol import KeyTroubleReason
 from edgemodel_operator.signing.errors import KeyLoadError
 from edgemodel_operator.signing.keys import LocalKey, Signer, parse_signing_secret
+from edgemodel_operator.signing.wipe import wipe
+
+_Result = TypeVar("_Result")
 
 ReadSecret = Callable[[str], Awaitable[Mapping[str, bytes] | None]]
-"""Gives the decoded fields of a Secret by name; None if there is none. Raises KubeError."""
+"""Gives the decoded fields of a Secret by name, made for this call alone: they are overwritten after use.
+
+None if there is no such Secret. Raises KubeError.
+"""
 
 
 @dataclass(frozen=True)
@@ -96,13 +103,22 @@ class KeyRing:
             if data is None:
                 self._unsealed.pop(name, None)
                 return self._missing(name)
-            content = hashlib.sha256(repr(sorted(data.items())).encode()).digest()
-            known = self._unsealed.get(name)
-            if known is None or known.content != content:
-                self._unsealed.pop(name, None)
-                known = _Unsealed(content, await asyncio.to_thread(self._unseal, name, data))
-                self._unsealed[name] = known
-            return known.result
+            try:
+                return await self._known(name, data)
+            finally:
+                for field in data.values():
+                    wipe(field)
+
+    async def _known(self, name: str, data: Mapping[str, bytes]) -> LocalKey | Trouble:
+        content = _content(data)
+        known = self._unsealed.get(name)
+        if known is None or known.content != content:
+            self._unsealed.pop(name, None)
+            # Not cancelled half way: the fields are overwritten when this ends, and the thread reads them.
+            unsealing = asyncio.to_thread(self._unseal, name, data)
+            known = _Unsealed(content, await _to_its_end(unsealing))
+            self._unsealed[name] = known
+        return known.result
 
     def _unseal(self, name: str, data: Mapping[str, bytes]) -> LocalKey | Trouble:
         try:
@@ -119,3 +135,20 @@ class KeyRing:
             f"the signing key Secret {where} does not exist: make one with "
             f"`cosign generate-key-pair k8s://{where}` or `edgemodel keygen`",
         )
+
+
+def _content(data: Mapping[str, bytes]) -> bytes:
+    """Give a hash of all fields, without another copy of them."""
+    whole = hashlib.sha256()
+    for name, value in sorted(data.items()):
+        whole.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(value).digest())
+    return whole.digest()
+
+
+async def _to_its_end(work: Coroutine[Any, Any, _Result]) -> _Result:
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import Mapping
 
 import pytest
@@ -38,11 +40,17 @@ class Secrets:
     def __init__(self, **secrets: Mapping[str, bytes]) -> None:
         self.secrets: dict[str, Mapping[str, bytes]] = secrets
         self.down = False
+        self.lent: dict[str, bytes] | None = None
 
     async def read(self, name: str) -> Mapping[str, bytes] | None:
         if self.down:
             raise KubeError(0, "the API server does not answer")
-        return self.secrets.get(name)
+        found = self.secrets.get(name)
+        # Made for this call, as the API client does: what is handed out is overwritten.
+        self.lent = (
+            None if found is None else {field: bytes(bytearray(value)) for field, value in found.items()}
+        )
+        return self.lent
 
     def ring(self, *names: str) -> KeyRing:
         return KeyRing(self.read, "edgemodel-system", names or ("current",))
@@ -76,7 +84,7 @@ async def test_each_content_is_unsealed_once(monkeypatch: pytest.MonkeyPatch) ->
     opened = []
 
     def parse(data: Mapping[str, bytes]) -> LocalKey:
-        opened.append(data)
+        opened.append({field: bytes(bytearray(value)) for field, value in data.items()})
         return real(data)
 
     real = keyring.parse_signing_secret
@@ -93,6 +101,38 @@ async def test_each_content_is_unsealed_once(monkeypatch: pytest.MonkeyPatch) ->
     secrets.secrets["current"] = CURRENT
     await ring.keys()
     assert opened == [CURRENT, wrong, CURRENT]
+
+
+@pytest.mark.parametrize("password", [PASSWORD, b"wrong"])
+async def test_what_was_read_is_overwritten_when_it_has_served(password: bytes) -> None:
+    secrets = Secrets(current={**CURRENT, "cosign.password": password})
+    for _ in range(2):
+        with contextlib.suppress(KeyTrouble):
+            await secrets.ring().keys()
+        assert secrets.lent is not None
+        assert all(field == bytes(len(field)) for field in secrets.lent.values())
+
+
+async def test_a_request_that_is_given_up_half_way_spoils_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    began, go_on = threading.Event(), threading.Event()
+
+    def parse(data: Mapping[str, bytes]) -> LocalKey:
+        began.set()
+        assert go_on.wait(10)
+        return real(data)
+
+    real = keyring.parse_signing_secret
+    monkeypatch.setattr(keyring, "parse_signing_secret", parse)
+    ring = Secrets(current=CURRENT).ring()
+    asking = asyncio.create_task(ring.keys())
+    assert await asyncio.to_thread(began.wait, 10)
+    asking.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    (key,) = await ring.keys()
+    assert key.public_key.fingerprint == fingerprint(CURRENT)
 
 
 async def test_a_key_whose_secret_is_gone_signs_no_more() -> None:
