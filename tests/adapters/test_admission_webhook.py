@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import io
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -21,142 +18,23 @@ from edgemodel_operator.admission.main import serve
 from edgemodel_operator.admission.policies import POLICIES_PATH
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
-from edgemodel_operator.settings import AdmissionSettings, RegistrySettings, Settings
-from edgemodel_operator.signing.keys import LocalKey, generate_key_pair, load_private_key
+from edgemodel_operator.settings import AdmissionSettings, Settings
 from edgemodel_operator.signing.sign import sign_image
-from support.kube_api import KubeApiServer, kube_api_server
+from support.admission_program import (
+    NAMESPACE,
+    SECRETS,
+    WEBHOOK,
+    Program,
+    new_key,
+    policy,
+    put_policy,
+    review,
+    running,
+    signed,
+)
+from support.kube_api import kube_api_server
 from support.registry import FaultyRegistry, RegistryServer, free_port, start_registry
 from support.signed_images import push_image
-
-NAMESPACE = "edgemodel-system"
-SECRETS = f"/api/v1/namespaces/{NAMESPACE}/secrets"
-WEBHOOK = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/edgemodel-admission"
-HOST = f"edgemodel-admission.{NAMESPACE}.svc"
-PASSWORD = b"a password"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The response part of an AdmissionReview."""
-
-    allowed: bool
-    message: str
-    warnings: tuple[str, ...]
-    seconds: float
-
-
-@dataclass
-class Program:
-    """A running admission program, seen from the API server."""
-
-    kube: KubeApiServer
-    port: int
-    metrics_port: int
-    stop: asyncio.Event
-    task: asyncio.Task[None]
-
-    async def post(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        webhook = self.kube.objects[WEBHOOK]["webhooks"][0]
-        bundle = base64.b64decode(webhook["clientConfig"]["caBundle"]).decode()
-        context = ssl.create_default_context(cadata=bundle)
-        async with (
-            aiohttp.ClientSession() as session,
-            session.post(
-                f"https://127.0.0.1:{self.port}/validate",
-                data=io.BytesIO(body),
-                ssl=context,
-                server_hostname=HOST,
-            ) as response,
-        ):
-            return response.status, dict(response.headers), await response.read()
-
-    async def ask(self, *images: str, **request: Any) -> Answer:
-        began = time.perf_counter()
-        status, _, body = await self.post(json.dumps(review(images, **request)).encode())
-        assert status == 200
-        response = json.loads(body)["response"]
-        assert response["uid"] == "u-1"
-        message = response.get("status", {}).get("message", "")
-        warnings = tuple(response.get("warnings", ()))
-        return Answer(response["allowed"], message, warnings, time.perf_counter() - began)
-
-    async def probe(self, path: str) -> tuple[int, str]:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"http://127.0.0.1:{self.metrics_port}{path}") as response,
-        ):
-            return response.status, await response.text()
-
-    async def until_ready(self) -> None:
-        async with asyncio.timeout(20):
-            while True:  # readiness is asked for by polling, as the kubelet does
-                with contextlib.suppress(aiohttp.ClientConnectorError):
-                    if (await self.probe("/readyz"))[0] == 200:
-                        return
-                await asyncio.sleep(0.02)
-
-    async def metric(self, line: str) -> float:
-        for text in (await self.probe("/metrics"))[1].splitlines():
-            if text.startswith(f"{line} "):
-                return float(text.split()[-1])
-        raise AssertionError(f"no series {line}")
-
-
-def review(images: Sequence[str], **request: Any) -> dict[str, Any]:
-    containers = [{"name": f"c{number}", "image": image} for number, image in enumerate(images)]
-    pod = {"metadata": {"name": "line", "namespace": "plant-a"}, "spec": {"containers": containers}}
-    return {
-        "apiVersion": "admission.k8s.io/v1",
-        "kind": "AdmissionReview",
-        "request": {
-            "uid": "u-1",
-            "operation": "CREATE",
-            "resource": {"group": "", "version": "v1", "resource": "pods"},
-            "namespace": "plant-a",
-            "name": "line",
-            "userInfo": {"username": "kim"},
-            "object": pod,
-            **request,
-        },
-    }
-
-
-def new_key() -> LocalKey:
-    return load_private_key(generate_key_pair(PASSWORD).private_pem, PASSWORD)
-
-
-def policy(name: str, glob: str, *keys: LocalKey, secret: str = "", mode: str = "Enforce") -> dict[str, Any]:
-    authorities: list[dict[str, Any]] = [
-        {"name": f"key-{number}", "keys": [{"data": key.public_key.pem.decode()}]}
-        for number, key in enumerate(keys)
-    ]
-    if secret:
-        authorities.append({"name": "from-secret", "keys": [{"secretRef": {"name": secret}}]})
-    spec = {"images": [glob], "authorities": authorities, "mode": mode}
-    return {"metadata": {"name": name}, "spec": spec}
-
-
-@contextlib.asynccontextmanager
-async def running(*plain_http: str, drain_seconds: float = 0.0) -> AsyncIterator[Program]:
-    async with kube_api_server() as (server, api):
-        service = {"name": "edgemodel-admission", "namespace": NAMESPACE}
-        webhooks = [{"name": "pods.edgemodel.dev", "clientConfig": {"service": service}}]
-        await server.put(WEBHOOK, {"webhooks": webhooks})
-        settings = Settings(
-            namespace=NAMESPACE,
-            metrics_port=free_port(),
-            admission=AdmissionSettings(port=free_port()),
-            registries=RegistrySettings(plain_http=plain_http),
-        )
-        stop = asyncio.Event()
-        task = asyncio.create_task(serve(settings, api, stop, drain_seconds=drain_seconds))
-        program = Program(server, settings.admission.port, settings.metrics_port, stop, task)
-        try:
-            await program.until_ready()
-            yield program
-        finally:
-            stop.set()
-            await task
 
 
 @pytest.fixture
@@ -164,22 +42,6 @@ async def program(registry: RegistryServer) -> AsyncIterator[Program]:
     async with running(registry.host) as program:
         await program.kube.wait_for_watcher()
         yield program
-
-
-async def put_policy(program: Program, document: dict[str, Any]) -> None:
-    """Store a policy and wait until the program has seen it."""
-    await program.kube.put(f"{POLICIES_PATH}/{document['metadata']['name']}", document)
-    count = sum(path.startswith(f"{POLICIES_PATH}/") for path in program.kube.objects)
-    async with asyncio.timeout(20):
-        while await program.metric("edgemodel_admission_policies") != count:
-            await asyncio.sleep(0.01)
-
-
-async def signed(client: RegistryClient, registry: str, repository: str, *keys: LocalKey) -> Reference:
-    pushed = await push_image(client, Reference(registry, repository), repository.encode())
-    for key in keys:
-        await sign_image(client, pushed.index, [key])
-    return pushed.index
 
 
 async def test_signed_images_are_admitted_and_others_are_refused_by_name(

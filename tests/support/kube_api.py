@@ -32,6 +32,7 @@ class KubeApiServer:
         self.calls: list[tuple[str, str]] = []
         self.page_size = 500
         self.url = ""
+        self.client: KubeApi | None = None
         self._version = 0
         self._events: list[tuple[int, str, dict[str, Any]]] = []
         self._oldest_watchable = 0

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from edgemodel_operator.adapters.authorities import AuthorityStore
 from edgemodel_operator.adapters.kube import KubeApi, NoCluster, connect
+from edgemodel_operator.adapters.policy_check import check_policy
 from edgemodel_operator.adapters.policy_verifier import PolicyVerifier
 from edgemodel_operator.adapters.registry_access import RegistryAccess
 from edgemodel_operator.admission.audit_trail import AuditTrail
@@ -88,7 +89,7 @@ async def serve(
         deciders = Deciders(
             Judge(Sources(policies, exceptions, _now), verifier, tags),
             TagMutator(policies, tags, metrics),
-            lambda change: check_change(change, settings.namespace, lambda _: (), _now()),
+            lambda change: check_change(change, settings.namespace, check_policy, _now()),
         )
         server = AdmissionServer(deciders, AuditTrail(events), metrics)
 
