@@ -5,16 +5,12 @@ Nothing here reaches beyond the registry: signing is told to use no services, ve
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from cluster.tools import tool
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.signing.demand import Authority, Demand
@@ -29,49 +25,12 @@ from edgemodel_operator.signing.sign import BOTH, sign_image
 from edgemodel_operator.signing.stored import read_signatures
 from edgemodel_operator.signing.verdict import Format, Reason, Trusted, Untrusted
 from edgemodel_operator.signing.verify import verify_image
+from support.cosign import PASSWORD, VERSIONS, Cosign, bound, cosign_of
 from support.referrers_registry import referrers_registry
 from support.registry import RegistryServer
 from support.signed_images import PushedImage, push_image
 
-PASSWORD = "from a test"
-VERSIONS = ("cosign-v2", "cosign-v3")
 LEGACY, BUNDLE = frozenset({Format.LEGACY}), frozenset({Format.BUNDLE})
-
-
-@dataclass(frozen=True)
-class Ran:
-    """How a run of cosign ended, and all that it said."""
-
-    status: int
-    said: str
-
-
-@dataclass(frozen=True)
-class Cosign:
-    """One version of the program, with a folder for its files and a home of its own."""
-
-    program: Path
-    folder: Path
-
-    async def run(self, *arguments: str, status: int | None = 0) -> Ran:
-        process = await asyncio.create_subprocess_exec(
-            str(self.program),
-            *arguments,
-            cwd=self.folder,
-            env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "COSIGN_PASSWORD": PASSWORD},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        async with asyncio.timeout(120):
-            output, _ = await process.communicate()
-        ran = Ran(process.returncode or 0, output.decode(errors="replace"))
-        assert status is None or ran.status == status, f"cosign {arguments}: {ran}"
-        return ran
-
-    async def verify(self, image: Reference, *options: str, status: int | None = 0) -> Ran:
-        fixed = ("--key", "cosign.pub", "--insecure-ignore-tlog=true")
-        return await self.run("verify", *fixed, *options, str(image), status=status)
 
 
 @pytest.fixture(scope="session")
@@ -87,13 +46,6 @@ def key(pair: KeyPair) -> LocalKey:
 @pytest.fixture
 def plant(key: LocalKey) -> list[Authority]:
     return [Authority("plant", (key.public_key,))]
-
-
-def cosign_of(version: str, folder: Path, pair: KeyPair) -> Cosign:
-    """Prepare a cosign whose folder holds our key pair. Builds the program if it is not there yet."""
-    (folder / "cosign.key").write_bytes(pair.private_pem)
-    (folder / "cosign.pub").write_bytes(pair.public_pem)
-    return Cosign(tool(version), folder)
 
 
 @pytest.fixture
@@ -171,9 +123,9 @@ async def test_case_17_cosign_2_verifies_both_formats_given_an_empty_trusted_roo
     cosign_v2: Cosign, registry_client: RegistryClient, image: PushedImage, key: LocalKey
 ) -> None:
     await sign_image(registry_client, image.index, [key], formats=BOTH)
-    await cosign_v2.run("trusted-root", "create", "--out", "root.json")
+    root = await cosign_v2.empty_root()
     for reference in (image.index, *image.children):
-        await cosign_v2.verify(reference, "--trusted-root", "root.json")
+        await cosign_v2.verify(reference, *root)
 
 
 async def test_case_17_cosign_3_verifies_each_format_alone(
@@ -191,50 +143,50 @@ async def test_cosign_refuses_our_signatures_by_another_key(
     stranger_pair = generate_key_pair(b"")
     stranger = load_private_key(stranger_pair.private_pem, b"")
     await sign_image(registry_client, image.children[0], [stranger])
-    await cosign.run("trusted-root", "create", "--out", "root.json", status=None)
-    refused = await cosign.verify(image.children[0], "--trusted-root", "root.json", status=None)
+    root = await cosign.empty_root()
+    refused = await cosign.verify(image.children[0], *root, status=None)
     assert refused.status != 0
     (cosign.folder / "cosign.pub").write_bytes(stranger_pair.public_pem)
-    await cosign.verify(image.children[0], "--trusted-root", "root.json")
+    await cosign.verify(image.children[0], *root)
 
 
 async def test_case_17_we_verify_what_cosign_2_signs(
     cosign_v2: Cosign, registry_client: RegistryClient, image: PushedImage, plant: list[Authority]
 ) -> None:
-    options = ("--key", "cosign.key", "--tlog-upload=false", "--yes", "--recursive")
-    await cosign_v2.run("sign", *options, str(image.index))
+    await cosign_v2.sign(image.index, "--recursive")
     verdict = await verify_image(registry_client, image.index, demand(*plant, platforms_signed=True))
     assert isinstance(verdict, Trusted)
     assert all(one.signatures[0].format is Format.LEGACY for one in verdict.evidence)
     assert all(one.signatures[0].binds_repository for one in verdict.evidence)
 
 
-async def sign_with_cosign_3(cosign: Cosign, image: Reference, *options: str) -> None:
-    await cosign.run("signing-config", "create", "--out", "services.json")
-    fixed = ("--key", "cosign.key", "--signing-config", "services.json", "--yes")
-    await cosign.run("sign", *fixed, *options, str(image))
-
-
 async def test_case_17_we_verify_what_cosign_3_signs(
     cosign_v3: Cosign, registry_client: RegistryClient, image: PushedImage, plant: list[Authority]
 ) -> None:
-    await sign_with_cosign_3(cosign_v3, image.index, "--recursive")
+    await cosign_v3.sign(image.index, "--recursive", *bound(image.index))
     verdict = await verify_image(registry_client, image.index, demand(*plant, platforms_signed=True))
     assert isinstance(verdict, Trusted)
     assert all(one.signatures[0].format is Format.BUNDLE for one in verdict.evidence)
-    # Cosign's bundles say nothing about the repository, and the evidence does not pretend that they do.
-    assert not any(one.signatures[0].binds_repository for one in verdict.evidence)
+    assert all(one.signatures[0].binds_repository for one in verdict.evidence)
+
+
+async def test_case_17_a_bundle_of_cosign_that_names_no_repository_counts_only_where_copies_do(
+    cosign_v3: Cosign, registry_client: RegistryClient, image: PushedImage, plant: list[Authority]
+) -> None:
+    await cosign_v3.sign(image.index)
+    refused = await verify_image(registry_client, image.index, demand(*plant))
+    assert isinstance(refused, Untrusted)
+    assert refused.reason is Reason.OTHER_REPOSITORY
+    verdict = await verify_image(registry_client, image.index, demand(*plant, any_repository=True))
+    assert isinstance(verdict, Trusted)
+    assert not verdict.evidence[0].signatures[0].binds_repository
 
 
 async def test_case_05_an_attestation_by_cosign_is_no_signature(
     cosign_v3: Cosign, registry_client: RegistryClient, image: PushedImage, plant: list[Authority]
 ) -> None:
     (cosign_v3.folder / "predicate.json").write_text("{}")
-    await cosign_v3.run("signing-config", "create", "--out", "services.json")
-    await cosign_v3.run(
-        *("attest", "--key", "cosign.key", "--signing-config", "services.json", "--yes"),
-        *("--type", "slsaprovenance1", "--predicate", "predicate.json", str(image.children[0])),
-    )
+    await cosign_v3.attest(image.children[0], "slsaprovenance1", "predicate.json")
     verdict = await verify_image(registry_client, image.children[0], demand(*plant))
     assert isinstance(verdict, Untrusted)
     assert verdict.reason is Reason.ONLY_ATTESTATION
@@ -247,10 +199,7 @@ async def test_signatures_of_cosign_and_ours_live_side_by_side(
     ours = load_private_key(ours_pair.private_pem, b"")
     child = image.children[0]
     await sign_image(registry_client, child, [ours])
-    if cosign.program == tool("cosign-v2"):
-        await cosign.run("sign", "--key", "cosign.key", "--tlog-upload=false", "--yes", str(child))
-    else:
-        await sign_with_cosign_3(cosign, child)
+    await cosign.sign(child, *bound(child))
     again = load_private_key(generate_key_pair(b"").private_pem, b"")
     await sign_image(registry_client, child, [again])
 
@@ -268,6 +217,5 @@ async def test_signatures_of_cosign_and_ours_live_side_by_side(
         for kind in Format
     }
     assert sum(counts.values()) == 5
-    await cosign.run("trusted-root", "create", "--out", "root.json")
     (cosign.folder / "cosign.pub").write_bytes(ours_pair.public_pem)
-    await cosign.verify(child, "--trusted-root", "root.json")
+    await cosign.verify(child, *await cosign.empty_root())

@@ -15,7 +15,9 @@ from edgemodel_operator.oci.errors import NotFound, ProtocolError, RegistryError
 from edgemodel_operator.signing.errors import SignatureLost
 
 MAX_LOSSES = 24
-MAX_ERRORS = 6
+MAX_ERRORS = 12
+"""In a row; beside fifty writers, docker-registry has refused six writes one after the other."""
+
 MAX_PAUSE_S = 4.0
 FIRST_PAUSE_S = 0.05
 SETTLE_S = 0.3
@@ -37,12 +39,13 @@ async def write_until_kept(
         started = loop.time()
         try:
             await write()
+            errors = 0
             if await _stays(is_there, max(SETTLE_S, 2 * (loop.time() - started))):
                 return
             losses += 1
         except RegistryError as error:
             errors += 1
-            if not _passes(error) or errors == MAX_ERRORS:
+            if not _passes(error) or errors >= MAX_ERRORS:
                 raise
         # Randomness only spreads the writers; nothing secret depends on it.
         longest_s = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2 ** (losses + errors))
