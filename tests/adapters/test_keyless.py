@@ -16,6 +16,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from cluster.tools import tool
+from edgemodel_operator.adapters.policy_verifier import PolicyVerifier
+from edgemodel_operator.api.trustpolicy import TrustPolicySpec
+from edgemodel_operator.cli.local_authorities import LocalObjects
+from edgemodel_operator.core.trust import Policy
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.signing.attest import Attestation
@@ -203,6 +207,26 @@ async def test_attestations_are_made_and_verified_by_us_and_by_cosign(
     plant = Authority("ci", identities=(identity,))
     assert isinstance(await verify_image(client, child, Demand((plant,), attestations=(wanted,))), Trusted)
     await cosign.verify("verify-attestation", child, "--type", PROVENANCE.predicate_type)
+
+
+async def test_a_policy_finds_the_trusted_root_in_its_config_map(
+    client: RegistryClient, image: PushedImage, signer: KeylessSigner, services: KeylessServices
+) -> None:
+    def policy(subject: str) -> Policy:
+        keyless = {
+            "issuer": services.login.url,
+            "subjectRegExp": subject,
+            "trustedRoot": {"name": "plant-a-root"},
+        }
+        spec = {"images": ["**"], "authorities": [{"name": "ci", "keyless": keyless}]}
+        return Policy("models-from-ci", TrustPolicySpec.model_validate(spec))
+
+    ours, others = policy(".*/models/press/[a-z]+"), policy(".*/models/press")
+    pinned = LocalObjects(config_maps={"plant-a-root": {"trusted_root.json": services.trusted_root}})
+    verifier = PolicyVerifier(pinned.store([ours, others]))
+    await sign_image_keyless(client, image.index, signer)
+    assert (await verifier.verify(client, image.index, ours)).trusted
+    assert not (await verifier.verify(client, image.index, others)).trusted
 
 
 async def test_an_attestation_alone_is_no_signature(
