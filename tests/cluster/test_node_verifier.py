@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from cluster.base import Cluster
-from cluster.places import REGISTRY_ALIAS
 from demo.site import SYSTEM, Site
 from edgemodel_operator.node.client import GRACE_S
 from edgemodel_operator.node.hook import NAME
@@ -29,9 +28,7 @@ PREFIX = "second-line"
 
 def with_nodes(site: Site, **verifier: Any) -> Site:
     """Give the commands for the same plant with other settings of the node verifier."""
-    values = {**site._values, "nodeVerifier": verifier}
-    values["registries"] = {"plainHttp": [site.cluster.registry, REGISTRY_ALIAS]}
-    return Site(site.cluster, site.images, **values)
+    return Site(site.cluster, site.images, **{**site._values, "nodeVerifier": verifier})
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +36,7 @@ def plant(site: Site, edge_cluster: Cluster, tmp_path_factory: pytest.TempPathFa
     """Have every node verify, under a policy for the images of these tests alone."""
     key = load_private_key(generate_key_pair(b"x").private_pem, b"x")
     plant = NodeSite(edge_cluster, tmp_path_factory.mktemp("images"), key, PREFIX)
-    globs = [f"{host}/{PREFIX}/models/**" for host in (edge_cluster.registry, REGISTRY_ALIAS)]
-    policy = plant.policy("second-line", *globs)
+    policy = plant.policy("second-line", f"{edge_cluster.registry}/{PREFIX}/models/**")
     site.apply(policy, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}})
     try:
         with_nodes(site, enabled=True).install()
@@ -135,12 +131,12 @@ def test_case_25b_what_was_verified_is_pulled_again_without_its_signatures(
 def test_case_26_a_mirror_with_a_poisoned_tag_gets_nothing_onto_a_node(
     plant: NodeSite, site: Site, node: NodeSide
 ) -> None:
-    good = plant.push("models/mirrored", host=REGISTRY_ALIAS)
+    good = plant.push("models/mirrored")
     plant.sign(good)
     name = good.partition("@")[0]
-    uncovered = plant.push("other/mirrored", host=REGISTRY_ALIAS).partition("@")[0]
+    uncovered = plant.push("other/mirrored").partition("@")[0]
     evil = {
-        repository: plant.push(f"{repository}-evil", host=REGISTRY_ALIAS).partition("@")[2]
+        repository: plant.push(f"{repository}-evil").partition("@")[2]
         for repository in ("models/mirrored", "other/mirrored")
     }
     with poisoned_mirror(plant, node, evil) as asked:

@@ -24,7 +24,7 @@ from cluster.base import Cluster
 from cluster.commands import run
 from cluster.images import write_archive
 from cluster.namespaces import CONTROL_PLANE, NetworkThreads, inside
-from cluster.places import NODES, REGISTRY_ALIAS, NodePlan
+from cluster.places import NODES, NodePlan
 from cluster.tools import tool
 from edgemodel_operator.node.client import ORPHANED, RECORD
 from edgemodel_operator.node.hook import NAME
@@ -120,12 +120,12 @@ class NodeSite:
     prefix: str
     nodes: dict[str, NodeSide] = field(default_factory=lambda: {plan.name: NodeSide(plan) for plan in NODES})
 
-    def push(self, repository: str, *, tag: str = "1", host: str = "") -> str:
+    def push(self, repository: str, *, tag: str = "1") -> str:
         """Push an image with content of its own that runs, and give it by digest.
 
         Its archive stays in `folder`, under the digest.
         """
-        name = f"{host or self.cluster.registry}/{self.prefix}/{repository}"
+        name = f"{self.cluster.registry}/{self.prefix}/{repository}"
         unique = hashlib.sha256(f"{name}:{tag}:{time.time_ns()}".encode()).digest()
         programs = {}
         for architecture in ("amd64", "arm64"):
@@ -217,7 +217,7 @@ def poisoned_mirror(site: NodeSite, node: NodeSide, evil: Mapping[str, str]) -> 
             """Say nothing: `asked` says it all."""
 
     url = site.cluster.serve_http(Mirror)
-    hosts = node.plan.disk / "certs.d" / REGISTRY_ALIAS / "hosts.toml"
+    hosts = node.plan.disk / "certs.d" / site.cluster.registry / "hosts.toml"
     before = hosts.read_text()
     server, _, _ = before.partition("[host.")
     hosts.write_text(f'{server}[host."{url}"]\n  capabilities = ["pull", "resolve"]\n')

@@ -53,14 +53,16 @@ class Agent:
         self._state = state
         self._parts = parts
         self._hook = Hook(state, bin_dir)
-        self._written = b""
+        self._written = (-1, -1)
         self._installed = False
-        self._server = PullServer(PullJudge(parts.trust, parts.verifier, parts.fixed, now), parts.metrics)
+        judge = PullJudge(parts.trust, parts.verifier, parts.fixed, now)
+        self._server = PullServer(judge, parts.metrics, self._write)
 
     @property
     def ready(self) -> bool:
-        """Whether the policies are known and containerd is set to ask."""
-        return self._installed and self._parts.trust.policies is not None
+        """Whether policies and DaemonSet are followed, and containerd is set to ask."""
+        watches = (*self._parts.trust.watches, self._parts.presence.watch)
+        return self._installed and all(watch.synced for watch in watches)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set or the DaemonSet is deleted; in the latter case take everything away."""
@@ -83,7 +85,7 @@ class Agent:
         """Write the record when something changed; install the program once there is something to go by."""
         looks = 0
         while True:
-            if self._parts.trust.policies is not None:
+            if self._parts.trust.policies is not None and not self._server.is_superseded:
                 if looks % KEYS_EVERY == 0:
                     await self._read_keys()
                 self._write()
@@ -101,15 +103,24 @@ class Agent:
         demands = self._parts.record.demands
         for old in demands.keys() - current:
             del demands[old]
-        self._parts.record.prune()
+        self._parts.verifier.changes += self._parts.record.prune()
 
     def _write(self) -> None:
+        """Bring the record to the disk if it changed; before policies are known there is none."""
         parts = self._parts
-        document = to_document(parts.record, parts.fixed, parts.trust.policies or (), parts.trust.exemptions)
+        changes = (parts.trust.changes, parts.verifier.changes)
+        policies = parts.trust.policies
+        if policies is None or changes == self._written or self._server.is_superseded:
+            return
+        document = to_document(parts.record, parts.fixed, policies, parts.trust.exemptions)
         content = json.dumps(document, separators=(",", ":")).encode()
-        if content != self._written:
+        try:
             write_durably(self._state / RECORD, content)
-            self._written = content
+        except OSError as error:
+            # As on a full disk. What runs goes on; the client alone would go by what was written last.
+            _log.error("The record could not be written: %s", error)
+            return
+        self._written = changes
 
     async def _install(self) -> None:
         try:

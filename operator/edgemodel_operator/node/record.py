@@ -71,15 +71,16 @@ class Record:
             self.verdicts.popitem(last=False)
         return True
 
-    def prune(self) -> None:
-        """Forget verdicts on demands that no policy makes any more."""
-        current = set(self.demands.values())
+    def prune(self) -> bool:
+        """Forget verdicts on demands that no policy makes any more; tell whether there were any."""
+        current, before = set(self.demands.values()), dict(self.verdicts)
         for image, demands in list(self.verdicts.items()):
             kept = tuple(demand for demand in demands if demand in current)
             if kept:
                 self.verdicts[image] = kept
             else:
                 del self.verdicts[image]
+        return dict(self.verdicts) != before
 
 
 def images_of(policy: AnyPolicy) -> tuple[str, ...]:

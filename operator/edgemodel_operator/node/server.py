@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -24,9 +24,23 @@ _log = logging.getLogger(__name__)
 class PullServer:
     """Answers the clients that containerd starts. `{"ping": "1"}` is answered without being counted."""
 
-    def __init__(self, judge: PullJudge, metrics: NodeMetrics) -> None:
+    def __init__(self, judge: PullJudge, metrics: NodeMetrics, remember: Callable[[], None]) -> None:
+        """`remember` brings new verdicts to the disk: what was pulled must be known after a power cut."""
         self._judge = judge
         self._metrics = metrics
+        self._remember = remember
+        self._place: tuple[Path, int] | None = None
+
+    @property
+    def is_superseded(self) -> bool:
+        """Whether a successor, started while we still run, has its own socket where ours was."""
+        if self._place is None:
+            return False
+        path, inode = self._place
+        try:
+            return path.stat().st_ino != inode
+        except FileNotFoundError:
+            return False
 
     @asynccontextmanager
     async def serve(self, path: Path) -> AsyncGenerator[None, None]:
@@ -35,16 +49,14 @@ class PullServer:
         partial.unlink(missing_ok=True)
         server = await asyncio.start_unix_server(self._answer, str(partial), limit=MAX_QUESTION_BYTES)
         partial.chmod(0o600)
-        inode = partial.stat().st_ino
+        self._place = (path, partial.stat().st_ino)
         partial.replace(path)
         try:
             yield
         finally:
             server.close()
-            # A successor, started while we still ran, has its own socket there.
-            with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_ino == inode:
-                    path.unlink()
+            if not self.is_superseded:
+                path.unlink(missing_ok=True)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
@@ -71,6 +83,7 @@ class PullServer:
         began = time.perf_counter()
         try:
             answer = await self._judge.decide(name, digest)
+            self._remember()
         except asyncio.CancelledError:
             raise
         except Exception:

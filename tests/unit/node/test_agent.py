@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import stat
@@ -82,13 +83,13 @@ class Node:
         return self.bin_dir / "edgemodel"
 
     @asynccontextmanager
-    async def agent(self) -> AsyncIterator[asyncio.Event]:
+    async def agent(self, pod: str = "") -> AsyncIterator[asyncio.Event]:
         """Run the agent; gives the event that stops it, and waits for its end."""
         earlier = load_record(self.state / RECORD)
         record = earlier or Record()
         trust = NodeTrust(self.api, SPACE, record, earlier=earlier is not None)
         parts = Parts(
-            Fixed("", "", (), deny_unmatched=False),
+            Fixed(pod, "", (), deny_unmatched=False),
             record,
             trust,
             RememberingVerifier(self.verifier, Registries(), record, self.metrics),  # type: ignore[arg-type]
@@ -129,6 +130,10 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+def pod_of(node: Node) -> str:
+    return str(json.loads((node.state / RECORD).read_text())["pod"])
 
 
 def remembers(node: Node, digest: str) -> Callable[[], bool]:
@@ -250,15 +255,21 @@ async def test_an_end_without_a_clear_answer_leaves_everything_in_place(node: No
     assert (node.state / RECORD).exists()
 
 
-async def test_a_successor_takes_over_and_keeps_what_is_its_own(node: Node) -> None:
-    async with node.agent():
-        await until(node.hook.exists)
-        async with node.agent() as second:
-            await asyncio.sleep(0)
-            first_socket = (node.state / "agent.sock").stat().st_ino
-            await until(lambda: (node.state / "agent.sock").stat().st_ino == first_socket)
-            assert (await node.ask(GOOD)).returncode == 0
-            second.set()
+async def test_a_successor_takes_over_and_its_predecessor_keeps_off(node: Node) -> None:
+    socket = node.state / "agent.sock"
+    async with contextlib.AsyncExitStack() as successor:
+        async with node.agent(pod="/pods/first"):
+            await until(node.hook.exists)
+            first = socket.stat().st_ino
+            await successor.enter_async_context(node.agent(pod="/pods/second"))
+            await until(lambda: socket.stat().st_ino != first and pod_of(node) == "/pods/second")
+            # Both see the news; only the successor writes it down.
+            await node.server.delete(f"{POLICIES_PATH}/models")
+            await until(lambda: json.loads((node.state / RECORD).read_text())["policies"] == [])
+        assert socket.exists()
+        assert pod_of(node) == "/pods/second"
+        assert (await node.ask(DARK)).returncode == 0
+    assert not socket.exists()
 
 
 async def test_a_damaged_copy_is_made_anew_and_old_ones_go(node: Node) -> None:
