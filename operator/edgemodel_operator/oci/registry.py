@@ -29,7 +29,7 @@ from .descriptor import (
     sha256_digest,
 )
 from .errors import DigestMismatch, NotFound, ProtocolError, RegistryUnavailable, TooLarge
-from .image import ImageIndex, InvalidImage, make_index, parse_index
+from .image import MAX_CHILDREN, ImageIndex, InvalidImage, make_index, parse_index
 from .locks import KeyedLocks
 from .reference import Reference, is_digest
 from .transport import Request, RetryPolicy, Transport
@@ -342,18 +342,21 @@ def _parse_referrers(ref: Reference, body: bytes) -> ImageIndex:
     try:
         return parse_index(body)
     except InvalidImage as error:
-        if _is_null_list(body):
+        listed = _listed(body)
+        if listed is None:  # how some servers write that there are none
             return ImageIndex(())
+        if isinstance(listed, list) and len(listed) > MAX_CHILDREN:
+            raise TooLarge(f"{ref.name}: the list of referrers has {len(listed)} entries.") from None
         raise ProtocolError(f"{ref.name}: the list of referrers is malformed. {error}") from error
 
 
-def _is_null_list(body: bytes) -> bool:
-    """Tell whether `manifests` is null: how some servers write that there are none."""
+def _listed(body: bytes) -> object:
+    """Give the member `manifests` of something that is no index; False where there is none."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
         return False
-    return isinstance(document, dict) and "manifests" in document and document["manifests"] is None
+    return document.get("manifests", False) if isinstance(document, dict) else False
 
 
 def _next_page(url: URL, headers: Mapping[str, str]) -> URL | None:

@@ -15,6 +15,9 @@ from edgemodel_operator.signing.errors import FormatError
 from edgemodel_operator.signing.judge import Candidate, Signer, find_signer
 from edgemodel_operator.signing.verdict import Attested, Reason, Rejected
 
+NOTHING_FOUND = "is missing"
+"""How the sentence ends when nothing at all is there that could have been the attestation."""
+
 _TELLS_MOST = (
     Reason.ATTESTATION_CHECK_FAILED,
     Reason.OTHER_DIGEST,
@@ -70,7 +73,7 @@ def missing_attestation(wanted: WantedAttestation, rejected: Sequence[Rejected])
     """Say that an attestation is not there, and of what was found instead that which tells most."""
     what = f'the attestation "{wanted.name}" of type {wanted.predicate_type}'
     if not rejected:
-        return Rejected(Reason.ATTESTATION_MISSING, f"{what} is missing", step=11)
+        return Rejected(Reason.ATTESTATION_MISSING, f"{what} {NOTHING_FOUND}", step=11)
     best = min(rejected, key=lambda one: _TELLS_MOST.index(one.reason))
     if best.reason is Reason.ATTESTATION_CHECK_FAILED:
         return Rejected(best.reason, f"{what} does not pass: {best.message}", step=11)

@@ -29,6 +29,7 @@ from edgemodel_operator.oci.descriptor import Descriptor
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.signing.attestation_search import AttestationSearch, Result
+from edgemodel_operator.signing.attestations import NOTHING_FOUND
 from edgemodel_operator.signing.demand import Demand, WantedAttestation
 from edgemodel_operator.signing.digests import DigestVerification
 from edgemodel_operator.signing.errors import FormatError
@@ -177,9 +178,17 @@ class _Procedure:
             for child in platforms:
                 found = await self._search_attestations(child.digest, left, checks)
                 if found.missing:
-                    _, why = found.missing[0]
-                    where = f"its platform {_platform(child)} ({child.digest})"
-                    raise self._refuse(replace(why, message=f"of {where}, {why.message}"))
+                    wanted_still, why = found.missing[0]
+                    raise self._refuse(self._most_telling(dict(top.missing)[wanted_still], child, why))
+
+    def _most_telling(self, of_index: Rejected, child: Descriptor, of_child: Rejected) -> Rejected:
+        """Choose between why the index lacks an attestation and why its platform does."""
+        some_platform_has_it = any(one.attestations for one in self.evidence[1:])
+        nothing_here = of_child.message.endswith(NOTHING_FOUND)
+        if of_index.reason is Reason.ATTESTATION_CHECK_FAILED or (nothing_here and not some_platform_has_it):
+            return of_index
+        where = f"its platform {_platform(child)} ({child.digest})"
+        return replace(of_child, message=f"of {where}, {of_child.message}")
 
     async def _search_attestations(
         self, digest: str, wanted: Sequence[WantedAttestation], checks: PredicateChecks
