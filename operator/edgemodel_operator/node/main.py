@@ -51,7 +51,8 @@ async def serve(settings: Settings, api: KubeApi, stop: asyncio.Event) -> None:
     """Serve this node until `stop` is set."""
     node = settings.node
     state = Path(node.state_dir)
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state.mkdir(parents=True, exist_ok=True)
+    state.chmod(0o700)
     earlier = load_record(state / RECORD)
     record = earlier or Record()
     metrics = NodeMetrics()

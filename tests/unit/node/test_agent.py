@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import stat
 import subprocess
 from collections.abc import AsyncIterator, Callable
@@ -21,6 +22,7 @@ from edgemodel_operator.adapters.kube import KubeApi
 from edgemodel_operator.adapters.policy_verifier import CannotVerify
 from edgemodel_operator.core.trust import Policy
 from edgemodel_operator.node import agent as agents
+from edgemodel_operator.node import hook as hooks
 from edgemodel_operator.node import runtime
 from edgemodel_operator.node.agent import Agent, Parts
 from edgemodel_operator.node.client import RECORD
@@ -113,8 +115,19 @@ class Node:
         )
 
 
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give one copy of the interpreter for all tests that only use it."""
+    return runtime.install_runtime(tmp_path_factory.mktemp("copy"))
+
+
 @pytest.fixture
-async def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Node]:
+async def node(tmp_path: Path, copy: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Node]:
+    def install(state: Path) -> Path:
+        place = state / copy.name
+        return place if place.exists() else Path(shutil.copytree(copy, place, copy_function=os.link))
+
+    monkeypatch.setattr(hooks, "install_runtime", install)
     monkeypatch.setattr(agents, "LOOK_SECONDS", 0.01)
     state = tmp_path / "state"
     state.mkdir()
@@ -272,7 +285,10 @@ async def test_a_successor_takes_over_and_its_predecessor_keeps_off(node: Node) 
     assert not socket.exists()
 
 
-async def test_a_damaged_copy_is_made_anew_and_old_ones_go(node: Node) -> None:
+async def test_a_damaged_copy_is_made_anew_and_old_ones_go(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks, "install_runtime", runtime.install_runtime)
     async with node.agent():
         await until(node.hook.exists)
     [first] = node.state.glob("runtime-*")
@@ -303,8 +319,8 @@ async def test_a_copy_that_would_take_libraries_of_the_node_is_not_used(
         runtime.install_runtime(node.state)
 
 
-def test_the_copy_needs_nothing_of_the_container(tmp_path: Path) -> None:
-    folder = runtime.install_runtime(tmp_path)
+def test_the_copy_needs_nothing_of_the_container(copy: Path, tmp_path: Path) -> None:
+    folder = copy
     argv = runtime.command(folder, tmp_path, tmp_path / "hook")
     code = (
         "import sys; loaded = [getattr(m, '__file__', None) for m in sys.modules.values()];"
