@@ -12,6 +12,7 @@ NAMESPACE = "plant-a"
 NAME = "line-orientation"
 GOLDEN = "line-golden"
 NPU = "example-npu"
+BUILDER_ID = "https://edgemodel.dev/builder/v1"
 
 
 def namespace(name: str = NAMESPACE) -> Json:
@@ -37,7 +38,7 @@ def npu_class() -> Json:
 
 
 def trust_policy(registry: str, secret: str) -> Json:
-    """Give the policy that trusts what the operator signs."""
+    """Give the policy that trusts what the operator signs, and built itself."""
     return {
         "apiVersion": API,
         "kind": "TrustPolicy",
@@ -45,6 +46,18 @@ def trust_policy(registry: str, secret: str) -> Json:
         "spec": {
             "images": [f"{registry}/models/**"],
             "authorities": [{"name": "plant-a", "keys": [{"secretRef": {"name": secret}}]}],
+            "attestations": [
+                {
+                    "name": "origin",
+                    "predicateType": "https://slsa.dev/provenance/v1",
+                    "checks": [
+                        {
+                            "expression": f"predicate.runDetails.builder.id == '{BUILDER_ID}'",
+                            "message": "the operator did not build it",
+                        }
+                    ],
+                }
+            ],
         },
     }
 
