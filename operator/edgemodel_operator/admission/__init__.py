@@ -1,5 +1,7 @@
 """The admission webhook: only images that the trust policies vouch for may run.
 
-`review` and `certificates` are pure; `verdict_cache`, `policies` and `authorities` keep what judging needs;
-`judge` decides, `server` speaks HTTPS, and `main` puts them together.
+`review`, `trust_objects` and `verdict_book` are pure. `judge` decides about images, `tags` writes digests into
+pods; both ask what `policies`, `verifier` (with `verdict_cache`) and `audit_trail` (with `events`) know or keep.
+`verdict_store` carries verdicts over the end of all replicas. `server` speaks HTTPS, within the limits of
+`load`, and `main` puts them together.
 """

@@ -9,7 +9,7 @@ from edgemodel_operator.admission.metrics import AdmissionMetrics
 
 MAX_REVIEWS = 200
 """As many mutating requests as an API server handles at once by default; a few of those are for us."""
-MAX_BYTES = 64 * 1024 * 1024
+MAX_BYTES = 32 * 1024 * 1024
 """Of all bodies in memory: each may have 8 MiB."""
 
 
