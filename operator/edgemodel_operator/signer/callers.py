@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ KEEP_CALLER_S = 60.0
 """How long a token is believed before the next question: a deleted pod may sign for that much longer."""
 KEEP_STRANGER_S = 5.0
 MAX_KEPT = 256
+ASKED_AT_ONCE = 4
+"""Strangers with new tokens must not become a load on the API server."""
 _POD = "authentication.kubernetes.io/pod-name"
 
 
@@ -42,6 +45,7 @@ class Callers:
         """`clock` gives seconds that never go back."""
         self._api = api
         self._clock = clock
+        self._turns = asyncio.Semaphore(ASKED_AT_ONCE)
         self._kept: dict[bytes, tuple[float, Caller | None]] = {}
 
     async def identify(self, authorization: str) -> Caller:
@@ -52,10 +56,11 @@ class Callers:
                 f"send a service account token for the audience {AUDIENCE} as `Authorization: Bearer …`"
             )
         hashed = hashlib.sha256(token.encode()).digest()
-        until, caller = self._kept.get(hashed, (0.0, None))
-        if until <= self._clock():
-            caller = await self._review(token)
-            self._keep(hashed, caller)
+        if not self._is_kept(hashed):
+            async with self._turns:
+                if not self._is_kept(hashed):
+                    self._keep(hashed, await self._review(token))
+        caller = self._kept[hashed][1]
         if caller is None:
             raise NotAuthenticated(f"the token is not a valid one for the audience {AUDIENCE}")
         return caller
@@ -73,6 +78,9 @@ class Callers:
         user = status.get("user") or {}
         pods = (user.get("extra") or {}).get(_POD) or [""]
         return Caller(str(user.get("username", "")), str(pods[0]), str(user.get("uid", "")))
+
+    def _is_kept(self, hashed: bytes) -> bool:
+        return hashed in self._kept and self._kept[hashed][0] > self._clock()
 
     def _keep(self, hashed: bytes, caller: Caller | None) -> None:
         if len(self._kept) >= MAX_KEPT:
