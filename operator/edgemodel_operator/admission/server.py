@@ -1,6 +1,6 @@
 """HTTPS in front of what decides: one request in, one answer out, a refusal for everything that goes wrong.
 
-| path | answers | when something goes wrong |
+| path | answers | when something goes wrong, or too much is going on |
 |---|---|---|
 | `/validate` | whether a pod or a template may be | refused |
 | `/mutate` | the digests for the tags in a pod | nothing is patched; `/validate` comes later |
@@ -124,20 +124,24 @@ class AdmissionServer:
                 uid = request_uid(document)
                 return web.json_response(await answer(document, uid))
         except TooBusy:
-            return self._shed(body)
+            return self._shed(body, allowed=answer == self._mutate)
         except (ValueError, RecursionError) as error:
             # Without an identifier no valid answer exists; the API server takes this for a denial.
             _log.warning("A request that is no AdmissionReview was refused")
             sentence = str(error) if isinstance(error, InvalidReview) else "The body is not JSON."
             raise web.HTTPBadRequest(text=f"{sentence}\n") from None
 
-    def _shed(self, body: bytes) -> web.Response:
-        """Refuse without parsing. The identifier is only looked for: a refusal may bear any."""
+    def _shed(self, body: bytes, *, allowed: bool) -> web.Response:
+        """Answer without parsing; the API server takes no answer whose identifier is not its own.
+
+        `allowed` is for the mutating webhook alone: it leaves the tags, and the other one decides.
+        """
         found = _UID.search(body, 0, _UID_WITHIN)
         if found is None:
             raise TooBusy
-        self._count(Decision(Outcome.ERROR))
-        return web.json_response(make_answer(found[1].decode(), allowed=False, message=OVERLOADED))
+        if not allowed:
+            self._count(Decision(Outcome.ERROR))
+        return web.json_response(make_answer(found[1].decode(), allowed=allowed, message=OVERLOADED))
 
     async def _validate(self, document: Any, uid: str) -> _Answer:
         decision, review = await self._decide(document)
