@@ -112,9 +112,10 @@ def test_builds_are_configured_as_the_values_say(render: Render, tmp_path: Path)
 
 def test_all_that_the_programs_can_be_told_is_told_by_the_chart(objects: Objects) -> None:
     config = yaml.safe_load(objects["ConfigMap", "edgemodel-config"]["data"]["config.yaml"])
-    of_the_pod = {"namespace", "podName"}
-    assert config.keys() == Settings().model_dump(by_alias=True).keys() - of_the_pod
-    for name in ("registries", "sources", "signing", "builds"):
+    of_the_pod = {"namespace", "podName", "podUid"}
+    of_the_agent = {"node"}  # which has a file of its own
+    assert config.keys() == Settings().model_dump(by_alias=True).keys() - of_the_pod - of_the_agent
+    for name in ("registries", "sources", "signing", "signer", "builds"):
         settings = getattr(Settings(), name).model_dump(by_alias=True)
         assert config[name].keys() == settings.keys(), name
         for part, value in settings.items():
