@@ -32,13 +32,13 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-def _group() -> None:
+def plugin() -> None:
     """Ask a cluster about its models: who vouches for them, and what runs where."""
 
 
 def main() -> None:
     """Run the plugin under the name by which people call it."""
-    _group(prog_name="kubectl edgemodel")
+    plugin(prog_name="kubectl edgemodel")
 
 
 if __name__ == "__main__":

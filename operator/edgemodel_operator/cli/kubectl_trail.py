@@ -27,8 +27,8 @@ from edgemodel_operator.signing.errors import FormatError
 from edgemodel_operator.signing.stored_attestations import list_statements, read_statement
 from edgemodel_operator.signing.verdict import Format
 
-COMPONENTS = ("edgemodel-admission", FIELD_MANAGER)
-"""Whose events tell of images: the webhook's of refusals, the audit's of findings."""
+COMPONENTS = ("edgemodel-signer", "edgemodel-admission", FIELD_MANAGER)
+"""Whose events tell of images: the signer's of signatures, the webhook's of refusals, the audit's findings."""
 
 Raw = Mapping[str, Any]
 
