@@ -4,12 +4,13 @@ Everything comes from the bundle and from the trusted root. Nothing is contacted
 the machine's clock is not asked. The steps, whose numbers the code carries:
 
  1. The bundle is read strictly: one certificate, one DSSE envelope with one signature, one log entry.
- 2. The logs that it names, and the times that it claims, are among those the trusted root speaks for.
- 3. The `sigstore` library proves: a time (by a timestamp or by the log's promise); the certificate's chain at
+ 2. The certificate names one issuer and one subject, and they are the wanted ones. That proves nothing yet,
+    but costs little: bundles of everybody else end here.
+ 3. The logs that it names, and the times that it claims, are among those the trusted root speaks for.
+ 4. The `sigstore` library proves: a time (by a timestamp or by the log's promise); the certificate's chain at
     that time; its entry in the certificate log; that it may sign code; the entry's inclusion in the
     transparency log, under the log's signature; the signature over the envelope; and that the entry is about
-    this very certificate, signature and payload.
- 4. The certificate names one issuer and one subject, and they are the wanted ones.
+    this very certificate, signature and payload. It asks once more whether the certificate is wanted.
  5. What the library verified is what everybody else here reads out of the bundle.
 """
 
@@ -26,6 +27,7 @@ from sigstore.models import Bundle
 from sigstore.verify import Verifier
 from sigstore_models.bundle.v1 import Bundle as BundleModel
 
+from edgemodel_operator.signing.bundle import Bundle as Envelope
 from edgemodel_operator.signing.bundle import parse_bundle
 from edgemodel_operator.signing.errors import FormatError, NotThisIdentity, SigningError
 from edgemodel_operator.signing.keyless_root import Claims, PinnedRoot
@@ -46,7 +48,6 @@ class _Wanted:
         self._check = check
 
     def verify(self, cert: x509.Certificate) -> None:
-        # 4
         self._check(issuer_of(cert), subject_of(cert))
 
 
@@ -58,10 +59,14 @@ def verify_bundle(data: bytes, root: PinnedRoot, check: Callable[[str, str], Non
     try:
         # 1
         signed = _read_strictly(data)
+        certificate = x509.load_der_x509_certificate(signed.certificate)
         # 2
-        part = root.part_for(_claims(data))
+        wanted = _Wanted(check)
+        wanted.verify(certificate)
         # 3
-        verified = Verifier(trusted_root=part).verify_dsse(Bundle.from_json(data), _Wanted(check))
+        part = root.part_for(_claims(data, certificate))
+        # 4
+        verified = Verifier(trusted_root=part).verify_dsse(Bundle.from_json(data), wanted)
     except SigningError:
         raise
     except Error as error:
@@ -69,7 +74,7 @@ def verify_bundle(data: bytes, root: PinnedRoot, check: Callable[[str, str], Non
     except Exception as error:
         raise FormatError(f"{_BUNDLE} cannot be read: {type(error).__name__}: {str(error)[:256]}") from None
     # 5
-    if verified != signed:
+    if verified != (signed.payload_type, signed.payload):
         raise FormatError(f"{_BUNDLE} can be read in two ways")
 
 
@@ -104,18 +109,17 @@ def _extension(certificate: x509.Certificate, oid: str) -> bytes | None:
     return found[0].value if found and isinstance(found[0], x509.UnrecognizedExtension) else None
 
 
-def _read_strictly(data: bytes) -> tuple[str, bytes]:
-    """Return type and payload of what is signed."""
+def _read_strictly(data: bytes) -> Envelope:
     parsed = parse_bundle(data)
     if parsed is None or not parsed.certificate:
         raise NotThisIdentity(f"{_BUNDLE} was made with a key: it has no certificate")
-    return parsed.payload_type, parsed.payload
+    return parsed
 
 
-def _claims(data: bytes) -> Claims:
+def _claims(data: bytes, certificate: x509.Certificate) -> Claims:
     """Read what the bundle says about when and where it was recorded, with the library's own models."""
     material = BundleModel.from_json(data).verification_material
-    if material.certificate is None or len(material.tlog_entries) != 1:
+    if len(material.tlog_entries) != 1:
         raise FormatError(f"{_BUNDLE} does not have exactly one log entry")
     entry = material.tlog_entries[0]
     stamped = material.timestamp_verification_data
@@ -127,7 +131,6 @@ def _claims(data: bytes) -> Claims:
         times.append(datetime.fromtimestamp(entry.integrated_time, UTC))
     if not times:
         raise NotThisIdentity(f"{_BUNDLE} has neither a signed timestamp nor a log's promise")
-    certificate = x509.load_der_x509_certificate(material.certificate.raw_bytes)
     recorded = certificate.extensions.get_extension_for_class(x509.PrecertificateSignedCertificateTimestamps)
     (sct,) = recorded.value
     return Claims(

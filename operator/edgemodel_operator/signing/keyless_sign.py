@@ -28,7 +28,13 @@ from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.signing.attached import BundlePart, keep_bundles
 from edgemodel_operator.signing.attest import Attestation, make_attestation
 from edgemodel_operator.signing.bundle import MAX_BUNDLE_BYTES, SIGN_PREDICATE_TYPE, make_statement
-from edgemodel_operator.signing.errors import BadIdentity, FormatError, NotSignedKeyless, SigningError
+from edgemodel_operator.signing.errors import (
+    BadIdentity,
+    FormatError,
+    NotSignedKeyless,
+    NotThisIdentity,
+    SigningError,
+)
 from edgemodel_operator.signing.keyless_bundle import verify_bundle
 from edgemodel_operator.signing.keyless_services import Services
 from edgemodel_operator.signing.sign import SignedDigest, for_each_manifest
@@ -91,10 +97,16 @@ class KeylessSigner:
 
     def has_made(self, bundle: bytes) -> bool:
         """Tell whether the bundle verifies, and names whom the token names."""
-        names = []
-        with suppress(SigningError):
-            verify_bundle(bundle, self._services.root, lambda *seen: names.append(seen))
-        return names == [(self.issuer, self.subject)]
+
+        def check(issuer: str, subject: str) -> None:
+            if (issuer, subject) != (self.issuer, self.subject):
+                raise NotThisIdentity(f"made by {subject!r} of {issuer!r}")
+
+        try:
+            verify_bundle(bundle, self._services.root, check)
+        except SigningError:
+            return False
+        return True
 
     def _sign(self, statement: bytes) -> bytes:
         try:
