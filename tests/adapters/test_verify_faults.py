@@ -24,7 +24,7 @@ from edgemodel_operator.core.trust import Policy, PolicyVerdict, parse_policy
 from edgemodel_operator.oci.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor, canonical_json
 from edgemodel_operator.oci.image import make_index
 from edgemodel_operator.oci.reference import Reference
-from edgemodel_operator.oci.registry import RegistryClient
+from edgemodel_operator.oci.registry import RegistryClient, fallback_tag
 from edgemodel_operator.oci.transport import RetryPolicy, new_session
 from edgemodel_operator.signing import simple_signing
 from edgemodel_operator.signing.attest import Attestation, attest_digest
@@ -84,6 +84,58 @@ def answering(part: str, answer: Callable[[web.Request], Awaitable[web.StreamRes
         return await answer(request) if request.method == "GET" and part in request.path_qs else None
 
     return fault
+
+
+# 11: where lists of referrers come from.
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_case_11_a_list_of_referrers_on_another_host_is_followed_without_credentials(
+    client: RegistryClient, bad: Bad, image: PushedImage, verifier: PolicyVerifier, status: int
+) -> None:
+    await sign_image(client, image.index, [KEY], formats=[Format.BUNDLE])
+    tag = image.index.with_tag(fallback_tag(image.digest))
+    listed = (await client.get_manifest(tag)).body
+    asked: list[dict[str, str]] = []
+
+    async def elsewhere(request: web.Request) -> web.Response:
+        asked.append(dict(request.headers))
+        return web.Response(body=listed, content_type=OCI_INDEX)
+
+    async def redirect(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=status, headers={"Location": f"http://127.0.0.1:{port}/list"})
+
+    port = free_port()
+    application = web.Application()
+    application.router.add_get("/list", elsewhere)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        bad.proxy.faults.append(answering("/referrers/", redirect))
+        assert isinstance(await verifier.examine(bad.client, bad.image, DEMAND), Trusted)
+    finally:
+        await runner.cleanup()
+    assert asked
+    assert not any("Authorization" in headers for headers in asked)
+
+
+@pytest.mark.parametrize(("status", "trusted"), [(404, True), (500, False), (503, False)])
+async def test_case_11_without_the_referrers_api_the_tag_decides_and_a_failing_one_is_an_error(
+    client: RegistryClient,
+    bad: Bad,
+    image: PushedImage,
+    verifier: PolicyVerifier,
+    status: int,
+    trusted: bool,
+) -> None:
+    await sign_image(client, image.index, [KEY], formats=[Format.BUNDLE])
+    bad.proxy.faults.append(fail_times(1000, status, part="/referrers/"))
+    if trusted:
+        assert isinstance(await verifier.examine(bad.client, bad.image, DEMAND), Trusted)
+    else:
+        with pytest.raises(CannotVerify):
+            await verifier.examine(bad.client, bad.image, DEMAND)
 
 
 # 19: what is read twice could be two things.

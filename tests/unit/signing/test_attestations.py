@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from asyncio import run
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgemodel_operator.signing import bundle
 from edgemodel_operator.signing.attestations import (
@@ -139,6 +142,51 @@ async def test_case_08_only_the_sha256_of_a_subject_counts(digests: list[object]
 async def test_case_08_an_attestation_may_speak_of_several_things() -> None:
     subjects = [{"digest": {"sha256": one.removeprefix("sha256:")}} for one in (OTHER_DIGEST, DIGEST)]
     assert isinstance(await answer(statement(subject=subjects)), Attested)
+
+
+# Whatever somebody known signs: it is understood, by us and by a lax reader, or it does not count.
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=8)
+    | st.sampled_from([SLSA, SPDX, "ab" * 32]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+DIGESTS = st.dictionaries(
+    st.sampled_from(["sha256", "sha512", "SHA256"]), st.sampled_from(["ab" * 32, "cd" * 32, "AB" * 32, "", 7])
+)
+SUBJECTS = st.lists(st.fixed_dictionaries({"digest": DIGESTS}) | JSON, max_size=3) | JSON
+DOCUMENTS = st.fixed_dictionaries(
+    {
+        "_type": st.sampled_from(["https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1"])
+        | JSON,
+        "subject": SUBJECTS,
+        "predicateType": st.sampled_from([SLSA, SPDX]) | JSON,
+    },
+    optional={"predicate": JSON, "Subject": JSON, "predicatetype": JSON, "more": JSON},
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(DOCUMENTS, st.integers(0, 400), st.binary(max_size=3))
+def test_no_junk_that_somebody_known_signed_becomes_an_attestation(
+    document: dict[str, Any], place: int, noise: bytes
+) -> None:
+    good = json.dumps(document).encode()
+    for payload in (good, good[:place] + noise + good[place:]):
+        judged = judge_statement(run(signed(payload)), DIGEST, AUTHORITIES)
+        if isinstance(judged, Rejected):
+            continue
+        read = json.loads(payload)
+        assert judged.predicate_type == read["predicateType"]
+        assert any(one["digest"].get("sha256") == "ab" * 32 for one in read["subject"])
+        folded = [name.casefold() for name in read]
+        assert len(set(folded)) == len(folded) or not {"subject", "predicatetype", "_type"} & {
+            name for name in folded if folded.count(name) > 1
+        }
 
 
 def test_the_reason_that_tells_most_is_reported() -> None:
