@@ -28,7 +28,7 @@ from edgemodel_operator.signing.stored_attestations import list_statements, read
 from edgemodel_operator.signing.verdict import Format
 
 COMPONENTS = ("edgemodel-signer", "edgemodel-admission", FIELD_MANAGER)
-"""Whose events tell of images: the signer's of signatures, the webhook's of refusals, the audit's findings."""
+"""Whose events tell of images: signatures, refusals, findings."""
 
 Raw = Mapping[str, Any]
 
