@@ -158,7 +158,12 @@ JSON = st.recursive(
 DIGESTS = st.dictionaries(
     st.sampled_from(["sha256", "sha512", "SHA256"]), st.sampled_from(["ab" * 32, "cd" * 32, "AB" * 32, "", 7])
 )
-SUBJECTS = st.lists(st.fixed_dictionaries({"digest": DIGESTS}) | JSON, max_size=3) | JSON
+OURS = {"digest": {"sha256": "ab" * 32}}
+SUBJECTS = (
+    st.just([OURS])
+    | st.lists(st.just(OURS) | st.fixed_dictionaries({"digest": DIGESTS}), max_size=3)
+    | st.lists(st.just(OURS) | JSON, max_size=3)
+)
 DOCUMENTS = st.fixed_dictionaries(
     {
         "_type": st.sampled_from(["https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1"])
