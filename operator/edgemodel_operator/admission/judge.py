@@ -176,10 +176,11 @@ class Judge:
             return _tagged(text, where, reference, matching) if named else nobody
         if reference.digest is None and matching:
             try:
-                reference = reference.with_digest(await self._tags.digest_of(reference))
+                digest = await self._tags.digest_of(reference)
             except CannotVerify as error:
                 answers = [(_unknown(policy, error), False) for policy in matching]
                 return self._conclude(text, review.namespace, answers)
+            text, reference = f"{text}@{digest}", reference.with_digest(digest)
         # (5) What they say.
         pinned = reference.with_digest(reference.digest) if reference.digest else reference
         answers = await asyncio.gather(

@@ -78,9 +78,18 @@ class VerdictStore:
             until_read -= pause
 
     async def load(self) -> None:
-        """Take in what the Secret holds. Raises KubeError."""
-        secret = await self._api.get(self._path)
-        await self._take_in(secret)
+        """Take in what the Secret holds. Raises KubeError.
+
+        A right that is missing will not come by waiting: the program goes on without what it might know.
+        """
+        try:
+            secret = await self._api.get(self._path)
+        except KubeError as error:
+            if error.status != 403:
+                raise
+            self._fail(error)
+        else:
+            await self._take_in(secret)
         self.loaded = True
 
     async def save(self, groups: Collection[str] | None = None) -> None:

@@ -224,6 +224,13 @@ async def test_3_a_tag_in_a_template_is_looked_up_for_an_early_answer() -> None:
     assert "could not be verified: the registry is away" in away.message
 
 
+async def test_3_an_exception_for_one_digest_counts_for_the_tag_of_a_template() -> None:
+    tags = StatedTags({f"{HOST}/models/unsigned:7": digest_of("models/unsigned")})
+    stated = StatedPolicies((policy(),), exceptions=(exemption(UNSIGNED),))
+    judge = make_judge(stated, StatedVerdicts(), tags)
+    assert (await judge.decide(review(f"{HOST}/models/unsigned:7", resource="deployments"))).allowed
+
+
 async def test_3_in_a_template_a_tag_that_no_policy_knows_is_refused_and_nobody_is_asked() -> None:
     tags = StatedTags()
     judge = make_judge(StatedPolicies((policy(),)), StatedVerdicts(), tags)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgemodel_operator.admission.review import InvalidReview
 from edgemodel_operator.admission.trust_objects import Change, check_change, parse_change
@@ -158,3 +160,28 @@ def test_a_change_is_described_in_bounds() -> None:
 def test_what_is_no_change_of_trust_is_refused(request_: dict[str, Any]) -> None:
     with pytest.raises(InvalidReview):
         parse_change(review(policy_spec(), **request_))
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    st.sampled_from(["trustpolicies", "trustexceptions"]),
+    st.sampled_from(["CREATE", "UPDATE", "DELETE"]),
+    st.fixed_dictionaries({}, optional={"spec": _JSON, "metadata": _JSON}) | _JSON,
+    st.fixed_dictionaries({}, optional={"spec": _JSON, "metadata": _JSON}) | _JSON,
+)
+def test_any_change_is_refused_or_described(plural: str, operation: str, new: Any, old: Any) -> None:
+    document = review(
+        None, plural=plural, operation=operation, object=new, oldObject=old, namespace=OWN_NAMESPACE
+    )
+    try:
+        change = parse_change(document)
+    except InvalidReview:
+        return
+    found = check_change(change, OWN_NAMESPACE, no_problem, NOW)
+    assert bool(found) == (operation != "DELETE" and not change.spec_unchanged)

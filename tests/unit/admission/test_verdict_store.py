@@ -158,6 +158,19 @@ async def test_without_the_secret_verdicts_stay_in_memory(kube: tuple[KubeApiSer
     assert metrics.registry.get_sample_value(FAILURES) == 2
 
 
+async def test_without_the_right_to_read_the_program_goes_on_without(
+    kube: tuple[KubeApiServer, KubeApi],
+) -> None:
+    server, api = kube
+    server.refuse["GET", PATH] = 403
+    metrics = AdmissionMetrics()
+    store, book = new_store(api, metrics)
+    await store.load()
+    assert store.loaded
+    assert len(book) == 0
+    assert metrics.registry.get_sample_value(FAILURES) == 1
+
+
 async def test_what_could_not_be_written_is_written_later(kube: tuple[KubeApiServer, KubeApi]) -> None:
     server, api = kube
     store, book = new_store(api)
