@@ -110,11 +110,12 @@ class Authority:
     since: datetime = THEN - LONG
     until: datetime = THEN + LONG
     """The intermediate's own validity."""
+    root_until: datetime = THEN + LONG
 
     @cached_property
     def root(self) -> x509.Certificate:
         """Return the root's certificate."""
-        return _ca("root", self.root_key, "root", self.root_key, THEN - LONG, THEN + LONG)
+        return _ca("root", self.root_key, "root", self.root_key, THEN - LONG, self.root_until)
 
     @cached_property
     def intermediate(self) -> x509.Certificate:

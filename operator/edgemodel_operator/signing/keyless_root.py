@@ -3,7 +3,7 @@
 Format: `sigstore_trustroot.proto` of sigstore/protobuf-specs, as `cosign trusted-root create` writes it. It
 is given as bytes; nothing is fetched, renewed or looked up.
 
-Each entry of it counts for a period. The `sigstore` library leaves two gaps there, which are closed here: it
+Each entry of it counts for a period. The `sigstore` library leaves gaps there, which are closed here: it
 holds the period of an authority or log against the machine's clock instead of the time of the signature, and
 it tries every known key when a log's id is unknown. So a signature is verified under a part of the root only:
 what was valid at the times that the signature claims, and the very logs it names. The library then has to
@@ -93,8 +93,7 @@ def load_trusted_root(data: bytes) -> PinnedRoot:
         where = ".".join(str(step) for step in first["loc"]) or "the document"
         raise BadTrustedRoot(f"the trusted root cannot be read, at {where}: {first['msg']}; {_HOW}") from None
     _refuse_empty(root)
-    _refuse_unreadable(root)
-    return PinnedRoot(f"sha256:{hashlib.sha256(data).hexdigest()}", root)
+    return PinnedRoot(f"sha256:{hashlib.sha256(data).hexdigest()}", _checked(root))
 
 
 def _refuse_empty(root: trustroot.TrustedRoot) -> None:
@@ -111,18 +110,30 @@ def _refuse_empty(root: trustroot.TrustedRoot) -> None:
         raise BadTrustedRoot(f"the trusted root names no {' and no '.join(missing)}; {_HOW}")
 
 
-def _refuse_unreadable(root: trustroot.TrustedRoot) -> None:
-    """Find out now what would look like a bad signature later."""
+def _checked(root: trustroot.TrustedRoot) -> trustroot.TrustedRoot:
+    """Find out now what would look like a bad signature later; end authorities with their certificates."""
     try:
-        for authority in (*root.certificate_authorities, *root.timestamp_authorities):
-            for certificate in authority.cert_chain.certificates:
-                load_der_x509_certificate(certificate.raw_bytes)
         for log in (*root.tlogs, *root.ctlogs):
             load_der_public_key(log.public_key.raw_bytes or b"")
+        authorities = [_ended(one) for one in root.certificate_authorities]
+        clocks = [_ended(one) for one in root.timestamp_authorities]
     except Exception as error:
         raise BadTrustedRoot(
             f"the trusted root holds a certificate or key that cannot be read: {str(error)[:256]}"
         ) from None
+    return root.model_copy(update={"certificate_authorities": authorities, "timestamp_authorities": clocks})
+
+
+def _ended(authority: trustroot.CertificateAuthority) -> trustroot.CertificateAuthority:
+    """Let an authority count only while all its certificates are valid.
+
+    The library trusts each certificate of a chain by itself, and would not see that one above has expired.
+    """
+    chain = [load_der_x509_certificate(one.raw_bytes) for one in authority.cert_chain.certificates]
+    period = authority.valid_for
+    start = max(_aware(period.start), *(one.not_valid_before_utc for one in chain))
+    ends = [one.not_valid_after_utc for one in chain] + ([_aware(period.end)] if period.end else [])
+    return authority.model_copy(update={"valid_for": TimeRange(start=start, end=min(ends))})
 
 
 def _keep(

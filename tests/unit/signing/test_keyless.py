@@ -306,7 +306,13 @@ def test_a_bundle_that_proves_no_time_is_refused(identity: KeylessIdentity) -> N
 
 def test_case_16a_an_intermediate_that_had_expired_is_refused() -> None:
     site = Site(authority=Authority(until=THEN - HOUR))
-    assert "certificate chain" in refusal(identity_of(site), site.bundle(STATEMENT))
+    assert "no certificate authority" in refusal(identity_of(site), site.bundle(STATEMENT))
+
+
+def test_case_16a_an_intermediate_under_a_root_that_had_expired_is_refused() -> None:
+    # The library would accept it: to it, an intermediate in the trusted root needs nobody above it.
+    site = Site(authority=Authority(root_until=THEN - HOUR))
+    assert "no certificate authority" in refusal(identity_of(site), site.bundle(STATEMENT))
 
 
 def test_case_16a_an_intermediate_that_expired_since_still_counts() -> None:
