@@ -84,7 +84,9 @@ class VerdictBook:
 
     def copy(self) -> VerdictBook:
         """Give a book with the same entries, for another thread."""
-        return VerdictBook(self._entries.items())
+        book = VerdictBook()
+        book._entries = self._entries.copy()
+        return book
 
     def look_up(self, group: str, image: str) -> Entry | None:
         """Give what is known about an image (by its hash), refuted or not."""
@@ -117,14 +119,14 @@ class VerdictBook:
 
         The later verdict about an image wins, of equals the no, and any over one from the future.
         """
+        news = False
         for key, theirs in other._entries.items():
             mine = self._entries.get(key)
-            if mine is None:
-                self._entries[key] = theirs
-                continue
-            winner = mine if _rank(mine, now) >= _rank(theirs, now) else theirs
-            self._entries[key] = replace(winner, used=max(mine.used, theirs.used))
-        self._order()
+            if mine is None or mine.used < theirs.used or _rank(mine, now) < _rank(theirs, now):
+                self._entries[key] = theirs if mine is None else _later(mine, theirs, now)
+                news = True
+        if news:
+            self._order()
 
     def keep_only(self, groups: Collection[str]) -> None:
         """Drop the entries of all other groups: their policy or its keys are gone."""
@@ -165,6 +167,11 @@ def load_book(body: bytes) -> VerdictBook:
 
 def _rank(entry: Entry, now: float) -> tuple[bool, int, bool]:
     return entry.verified <= now + SKEW_S, int(entry.verified // 60), entry.refuted
+
+
+def _later(mine: Entry, theirs: Entry, now: float) -> Entry:
+    winner = mine if _rank(mine, now) >= _rank(theirs, now) else theirs
+    return replace(winner, used=max(mine.used, theirs.used))
 
 
 def _dump(entries: Mapping[_Key, Entry]) -> bytes:

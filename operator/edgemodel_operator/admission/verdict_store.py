@@ -56,6 +56,7 @@ class VerdictStore:
         self._metrics = metrics
         self._now = now
         self._complained = False
+        self._seen = ""
 
     async def run(self, live_groups: Callable[[], Awaitable[Collection[str] | None]]) -> None:
         """Read, then write and read again whenever it is due, until canceled; failures are tried again.
@@ -105,9 +106,10 @@ class VerdictStore:
             self._book.changed = False
             # In a thread: a full book takes longer than a review may wait.
             body = await asyncio.to_thread(self._book.copy().dump)
-            if secret is None or body == before or (before is None and not self._book):
+            after = base64.b64encode(body).decode()
+            if secret is None or after == before or (before is None and not self._book):
                 return
-            if await self._replace(secret, body):
+            if await self._replace(secret, after):
                 return
         raise KubeError(409, "the Secret with the verdicts changes all the time")
 
@@ -123,14 +125,14 @@ class VerdictStore:
         except TimeoutError:
             _log.warning("The last verdicts were not stored in time")
 
-    async def _take_in(self, secret: dict[str, Any] | None) -> bytes | None:
-        """Merge what is stored; gives its bytes, or None when nothing usable is there."""
+    async def _take_in(self, secret: dict[str, Any] | None) -> str | None:
+        """Merge what is stored; gives it as it stands, or None when nothing usable is there."""
         if secret is None:
             self._complain("It does not exist: verdicts are in memory only, and end with this replica")
             return None
         encoded = (secret.get("data") or {}).get(FIELD)
-        if not encoded:
-            return None
+        if not encoded or encoded == self._seen:
+            return encoded or None
         try:
             body = base64.b64decode(encoded, validate=True)
             stored = await asyncio.to_thread(load_book, body)
@@ -138,16 +140,16 @@ class VerdictStore:
             self._complain(f"What it holds is not believed and is written anew: {error}")
             return None
         self._book.merge(stored, self._now())
+        self._seen = encoded
         self._complained = False
         self._metrics.stored_verdicts.set(len(self._book))
-        return body
+        return str(encoded)
 
-    async def _replace(self, secret: dict[str, Any], body: bytes) -> bool:
+    async def _replace(self, secret: dict[str, Any], encoded: str) -> bool:
         """Write; false when somebody else did since `secret` was read."""
-        document = {**secret, "data": {FIELD: base64.b64encode(body).decode()}}
         written = False
         try:
-            await self._api.replace(self._path, document)
+            await self._api.replace(self._path, {**secret, "data": {FIELD: encoded}})
             written = True
         except KubeError as error:
             if error.status != 409:
@@ -155,7 +157,9 @@ class VerdictStore:
         finally:
             # Also when canceled: what was not written has still to be.
             self._book.changed |= not written
-        self._metrics.stored_verdicts.set(len(self._book))
+        if written:
+            self._seen = encoded
+            self._metrics.stored_verdicts.set(len(self._book))
         return written
 
     def _complain(self, what: str) -> None:
