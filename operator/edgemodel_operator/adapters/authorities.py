@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol, TypeAlias
 
-from edgemodel_operator.adapters.kube import KubeError
+from edgemodel_operator.adapters.kube_error import KubeError
 from edgemodel_operator.api import trustpolicy
 from edgemodel_operator.core.trust import Policy
 from edgemodel_operator.signing.demand import (

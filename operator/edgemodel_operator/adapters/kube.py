@@ -17,6 +17,8 @@ import aiohttp
 from kubernetes.aio import client as kubernetes_client
 from kubernetes.aio import config as kubernetes_config
 
+from edgemodel_operator.adapters.kube_error import KubeError as KubeError  # noqa: PLC0414 - its old home
+
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 WATCH_SECONDS = 240
 """The API server ends a watch after this long; a connection that hangs is noticed soon after."""
@@ -31,14 +33,6 @@ MERGE = "application/merge-patch+json"
 """What is null is removed; lists are replaced (RFC 7386)."""
 APPLY = "application/apply-patch+yaml"
 """Server-side apply; JSON is YAML."""
-
-
-class KubeError(Exception):
-    """The Kubernetes API refused or could not be asked; `status` is 0 when there was no answer."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class NoCluster(Exception):  # noqa: N818 - reads as the fact it states
