@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import lru_cache
+from importlib import import_module
+from threading import Lock
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +19,7 @@ from edgemodel_operator.signing.errors import BadExpression
 MAX_EXPRESSION_CHARACTERS = 4096
 VARIABLE = "predicate"
 
+_loading = Lock()
 _TYPES = frozenset({"bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"})
 _FUNCTIONS = frozenset(
     {
@@ -30,17 +34,18 @@ _LOCAL = re.compile(r"\.\s*(?:all|exists|exists_one|filter|map)\s*\(\s*([A-Za-z_
 _LITERAL_PATTERN = re.compile(r"""\.\s*matches\s*\(\s*(r?'[^'\\]*'|r?"[^"\\]*")\s*\)""")
 
 
+@lru_cache(maxsize=1)
 def load_cel() -> Any:
     """Import the evaluator without the shell program that it also imports, which takes a second."""
-    placeholder = "cel.cli" not in sys.modules
-    if placeholder:
-        sys.modules["cel.cli"] = ModuleType("cel.cli")
-    try:
-        import cel  # noqa: PLC0415 - only those who verify attestations pay for it
-    finally:
+    with _loading:
+        placeholder = "cel.cli" not in sys.modules
         if placeholder:
-            del sys.modules["cel.cli"]
-    return cel
+            sys.modules["cel.cli"] = ModuleType("cel.cli")
+        try:
+            return import_module("cel")
+        finally:
+            if placeholder:
+                del sys.modules["cel.cli"]
 
 
 def check_expression(text: str) -> None:

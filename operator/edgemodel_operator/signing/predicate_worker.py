@@ -15,21 +15,22 @@ from typing import Any, BinaryIO
 
 from edgemodel_operator.signing.expressions import VARIABLE, load_cel
 
-MEMORY_BYTES = 2 * 1024**3
+MEMORY_BYTES = 1024**3
 MAX_WHY = 256
 
 
 def first_failure(expressions: list[str], statement: bytes) -> tuple[int, str] | None:
     """Evaluate expressions over the statement's predicate, in order; give the first that is not true."""
     cel = load_cel()
-    predicate = json.loads(statement).get("predicate")
-    for index, expression in enumerate(expressions):
-        try:
-            value = cel.evaluate(expression, {VARIABLE: predicate})
-        except BaseException as error:  # a panic of the evaluator is no Exception
-            return index, f"{type(error).__name__}: {error}"[:MAX_WHY]
-        if value is not True:
-            return index, f"it gives {value!r}"[:MAX_WHY]
+    index = 0
+    try:
+        document = cel.Context(variables={VARIABLE: json.loads(statement).get("predicate")})
+        for index, expression in enumerate(expressions):
+            value = cel.evaluate(expression, document)
+            if value is not True:
+                return index, f"it gives {value!r}"[:MAX_WHY]
+    except BaseException as error:  # a panic of the evaluator is no Exception
+        return index, f"{type(error).__name__}: {error}"[:MAX_WHY]
     return None
 
 

@@ -97,6 +97,16 @@ async def test_all_checks_must_pass_and_the_first_that_does_not_is_named() -> No
         assert await process.first_failure([], b"") is None
 
 
+async def test_a_document_that_needs_too_much_memory_is_a_no() -> None:
+    doubling = "[predicate.text]" + ".map(text, text + text)" * 12 + " == []"
+    async with PredicateChecks(cpu_seconds=60) as process:
+        failed = await process.first_failure(
+            [PredicateCheck(doubling, "It is bad.")], statement({"text": "x" * 1024 * 1024})
+        )
+    assert failed is not None
+    assert "ended the evaluator" in failed or "Memory" in failed
+
+
 async def test_a_check_that_never_ends_is_ended_and_is_a_no() -> None:
     # The limit counts the processor's time, so that a busy machine changes nothing.
     cube = "predicate.all(x, predicate.all(y, predicate.all(z, x + y + z >= 0)))"
@@ -122,9 +132,10 @@ async def test_a_process_that_cannot_be_asked_is_an_error_and_no_answer(
         process = killed._process
         assert process is not None
         process.send_signal(signal.SIGKILL)
-        with pytest.raises(CannotCheck, match="ended from outside"):
+        with pytest.raises(CannotCheck, match="status -9"):
             await killed.first_failure(checks, statement({"a": True}))
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    async with PredicateChecks() as absent:
-        with pytest.raises(CannotCheck):
-            await absent.first_failure(checks, statement({"a": True}))
+    for program in ("/nowhere/python", "/bin/false"):
+        monkeypatch.setattr(sys, "executable", program)
+        async with PredicateChecks() as absent:
+            with pytest.raises(CannotCheck):
+                await absent.first_failure(checks, statement({"a": True}))
