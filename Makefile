@@ -55,6 +55,10 @@ bench-serving: sync ## Measure the inference server against its bars and its pee
 bench-build: sync ## Measure how images of models are built, against Dockerfiles; as root
 	@$(RUN) python -u -m buildbench $(ARGS)
 
+.PHONY: bench-admission
+bench-admission: sync ## Measure how long the admission webhook takes to answer, on one core
+	@PYTHONPATH=hack:tests $(UV) run --frozen --no-sync python -u -m admissionbench $(ARGS)
+
 .PHONY: fuzz-serving
 fuzz-serving: sync ## Fuzz what the inference server reads from the network: 10^6 inputs
 	$(RUN) python -u -m fuzz $(ARGS)

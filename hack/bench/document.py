@@ -19,6 +19,8 @@ from bench.report import bars_table, footprint_table, other_facts, verdict, wind
 from bench.results import Results
 from bench.workplace import Pace
 
+ADMISSION = "<!-- Written by `make bench-admission`. -->"
+"""Begins the section on admission, the last but one of the page."""
 BUILDING = "<!-- Written by `make bench-build`. -->"
 """Begins the section on building, the last one of the page."""
 
@@ -43,9 +45,10 @@ def write_document(path: Path, results: Results, pace: Pace, bars: Sequence[int]
 
 
 def written_by_others(path: Path) -> str:
-    """Give the section of the page that `make bench-build` wrote, empty where there is none."""
-    _, begin, section = path.read_text().partition(BUILDING) if path.exists() else ("", "", "")
-    return f"\n{begin}{section}" if begin else ""
+    """Give the sections of the page that other benchmarks wrote, empty where there are none."""
+    text = path.read_text() if path.exists() else ""
+    begins = [text.index(mark) for mark in (ADMISSION, BUILDING) if mark in text]
+    return f"\n{text[min(begins) :]}" if begins else ""
 
 
 def write_json(path: Path, results: Results) -> None:

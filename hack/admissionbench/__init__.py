@@ -1,0 +1,1 @@
+"""How fast the admission webhook answers, on one core: `make bench-admission`."""
