@@ -42,6 +42,7 @@ from edgemodel_operator.reconcile.outcome import Outcome
 from edgemodel_operator.reconcile.ports import Builder, Ports
 from edgemodel_operator.reconcile.queue import Key, Queue
 from edgemodel_operator.reconcile.reconcile import reconcile_safely
+from edgemodel_operator.reconcile.renewal import Renewal
 from edgemodel_operator.reconcile.supplies import Supplies
 from edgemodel_operator.reconcile.verdicts import RememberingVerifier
 from edgemodel_operator.settings import InvalidSettings, Settings, load_settings
@@ -140,7 +141,8 @@ class Operator:
         running = RunningImages(kube)
         auditor = self._make_auditor(kube, holder, running, authorities, registry_session)
         running.changed = auditor.wake
-        ports, supplies = self._wire(cluster, authorities, builder, registry_session, pod_session)
+        signer = self._make_signer(cluster, registry_session, pod_session)
+        ports, supplies = self._wire(cluster, authorities, builder, signer, registry_session, pod_session)
 
         async def one_pass(key: Key) -> tuple[Outcome, float | None]:
             return await reconcile_safely(key, ports, supplies)
@@ -150,6 +152,7 @@ class Operator:
                 group.create_task(lease.keep())
                 group.create_task(self._apply_classes(cluster))
                 group.create_task(self.queue.run(one_pass))
+                group.create_task(Renewal(cluster, signer).run())
                 group.create_task(running.run())
                 group.create_task(auditor.run())
                 group.create_task(self._watch(auditor))
@@ -200,13 +203,12 @@ class Operator:
         cluster: Cluster,
         authorities: AuthorityStore,
         builder: Builder,
+        signer: ImageSigner,
         registry_session: aiohttp.ClientSession,
         pod_session: aiohttp.ClientSession,
     ) -> tuple[Ports, Supplies]:
         settings = self._settings
-        plain_http = settings.registries.plain_http
-        upload_hosts = settings.registries.allowed_upload_hosts
-        registries = Registries(registry_session, plain_http, upload_hosts)
+        registries = self._registries(registry_session)
         verifier = ImageVerifier(authorities, registries)
 
         def wake(namespace: str, name: str) -> None:
@@ -224,7 +226,7 @@ class Operator:
         supplies = Supplies(
             cluster,
             builder,
-            ImageSigner(RemoteKeys(cluster, pod_session, _signer_address(settings)), registries),
+            signer,
             self.metrics,
             clock=now,
             wake=wake,
@@ -232,6 +234,16 @@ class Operator:
             job_concurrency=settings.builds.max_concurrent_jobs,
         )
         return ports, supplies
+
+    def _make_signer(
+        self, cluster: Cluster, registry_session: aiohttp.ClientSession, pod_session: aiohttp.ClientSession
+    ) -> ImageSigner:
+        keys = RemoteKeys(cluster, pod_session, _signer_address(self._settings))
+        return ImageSigner(keys, self._registries(registry_session))
+
+    def _registries(self, session: aiohttp.ClientSession) -> Registries:
+        settings = self._settings.registries
+        return Registries(session, settings.plain_http, settings.allowed_upload_hosts)
 
     async def _apply_classes(self, cluster: Cluster) -> None:
         """Apply the AcceleratorClasses of the configuration; the API may not serve the kind for a moment."""

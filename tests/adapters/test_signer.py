@@ -31,7 +31,7 @@ from edgemodel_operator.signing.bundle import (
 from edgemodel_operator.signing.demand import Authority, Demand
 from edgemodel_operator.signing.keys import LocalKey, load_public_key
 from edgemodel_operator.signing.simple_signing import make_payload
-from edgemodel_operator.signing.verdict import Trusted
+from edgemodel_operator.signing.verdict import Reason, Trusted, Untrusted
 from edgemodel_operator.signing.verify import verify_image
 from edgemodel_operator.web.certificates import next_material
 from support.registry import RegistryServer
@@ -66,6 +66,11 @@ def sign_path(secret: dict[str, bytes] = CURRENT) -> str:
     return f"{SIGN_PATH}?key={load_public_key(secret['cosign.pub']).fingerprint}"
 
 
+def demand_of(secret: dict[str, bytes]) -> Demand:
+    authority = Authority("one", (load_public_key(secret["cosign.pub"]),))
+    return Demand((authority,), platforms_signed=True)
+
+
 async def trouble_of(site: SignerSite) -> SupplyError:
     with pytest.raises(SupplyError) as raised:
         await site.keys().signers()
@@ -97,26 +102,31 @@ async def test_a_second_key_adds_its_signatures_to_what_the_first_signed(
     built = BuiltImage(str(image.index), (), build_key="", report=ModelReport())
 
     async def signed_by() -> list[str]:
-        named = {"current": CURRENT, "previous": PREVIOUS}
-        demands = {
-            name: Demand((Authority(name, (load_public_key(secret["cosign.pub"]),)),), platforms_signed=True)
-            for name, secret in named.items()
-        }
         return [
             name
-            for name, demand in demands.items()
-            if isinstance(await verify_image(client, image.index, demand), Trusted)
+            for name, secret in {"current": CURRENT, "previous": PREVIOUS}.items()
+            if isinstance(await verify_image(client, image.index, demand_of(secret)), Trusted)
         ]
 
-    for secrets, signers in (
-        (("previous",), ["previous"]),
-        (("current", "previous"), ["current", "previous"]),
-    ):
-        async with signer_site(tmp_path, secrets) as site:
-            await site.server.put_secret("current", CURRENT)
-            await site.server.put_secret("previous", PREVIOUS)
-            await ImageSigner(site.keys(), registries).sign(built, {})
-            assert await signed_by() == signers
+    async with signer_site(tmp_path, ("previous",)) as site:
+        await site.server.put_secret("previous", PREVIOUS)
+        await ImageSigner(site.keys(), registries).sign(built, {})
+        assert await signed_by() == ["previous"]
+
+    async with signer_site(tmp_path, ("current", "previous")) as site:
+        await site.server.put_secret("current", CURRENT)
+        await site.server.put_secret("previous", PREVIOUS)
+        signer = ImageSigner(site.keys(), registries)
+        assert len(await signer.fingerprints()) == 2
+        assert await signer.renew(built.image, {})
+        assert await signed_by() == ["current", "previous"]
+
+        # What none of our keys signed is none of our business, whatever a status says.
+        stranger = await push_image(client, Reference(registry.host, "signer/stranger"), b"x")
+        assert not await signer.renew(str(stranger.index), {})
+        verdict = await verify_image(client, stranger.index, demand_of(CURRENT))
+        assert isinstance(verdict, Untrusted)
+        assert verdict.reason is Reason.UNSIGNED
 
 
 async def test_many_at_once_are_all_signed(site: SignerSite) -> None:
