@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ from edgemodel_operator.cli.local_authorities import LocalObjects
 from edgemodel_operator.core.trust import Policy
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
+from edgemodel_operator.signing import keyless_sign
 from edgemodel_operator.signing.attest import Attestation
 from edgemodel_operator.signing.demand import Authority, Demand, PredicateCheck, WantedAttestation
 from edgemodel_operator.signing.errors import BadIdentity, NotSignedKeyless
@@ -334,6 +336,20 @@ async def test_without_one_of_the_services_nothing_is_published(
     with pytest.raises(NotSignedKeyless):
         await sign_image_keyless(client, image.index, KeylessSigner(named, services.login.token()))
     assert not await stored(client, image.index)
+
+
+async def test_a_service_that_never_answers_is_given_up(
+    services: KeylessServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyless_sign, "PATIENCE_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        nowhere = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        named = describe_services(
+            services.trusted_root, fulcio=nowhere, rekor=services.rekor, timestamps=services.tsa
+        )
+        signer = KeylessSigner(load_services(named), services.login.token())
+        with pytest.raises(NotSignedKeyless, match="did not answer within"):
+            await signer.sign(STATEMENT)
 
 
 async def test_what_would_not_verify_is_not_published(
