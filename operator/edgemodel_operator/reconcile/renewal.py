@@ -87,6 +87,10 @@ class Renewal:
             told = {"image": image, "why": str(error)}
             log.warning("An image could not be signed by every key", extra=told)
             return False
+        except Exception:
+            # One image, whose status somebody may have written, must not end the operator.
+            log.exception("signing an image by every key failed unexpectedly", extra={"image": image})
+            return True
         if renewed:
             log.info("An image is signed by every key", extra={"image": image, "keys": sorted(self._keys)})
         return True

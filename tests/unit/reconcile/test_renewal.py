@@ -128,6 +128,25 @@ async def test_what_failed_is_tried_again_and_holds_up_no_other() -> None:
     assert plant.renewed == [image("a"), image("b")]
 
 
+async def test_one_image_that_makes_no_sense_holds_up_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    plant = Plant(edge_model("a"), edge_model("b"))
+    renew = plant.renew
+
+    async def stumble(name: str, credentials: Credentials) -> bool:
+        if name == image("a"):
+            raise ValueError("no reference")
+        return await renew(name, credentials)
+
+    plant.renew = stumble  # type: ignore[method-assign]
+    renewal = plant.renewal()
+    for _ in range(2):
+        await renewal.look()
+    assert plant.renewed == [image("b")]
+    assert [record.message for record in caplog.records if record.exc_info] == [
+        "signing an image by every key failed unexpectedly"
+    ]
+
+
 async def test_models_that_leave_or_cannot_be_read_are_left_alone() -> None:
     leaving = edge_model("a", metadata={"deletionTimestamp": "2026-11-21T10:00:00Z"})
     plant = Plant(leaving, edge_model("b", spec={"from": "a newer version"}), edge_model("c"))
