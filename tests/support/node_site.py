@@ -104,6 +104,12 @@ class NodeSide:
         """The mark that says since when the agent's pod is away."""
         return self.state / ORPHANED
 
+    def clean(self) -> None:
+        """Take away what an agent left that was ended without being told."""
+        (self.plan.disk / BIN.lstrip("/") / NAME).unlink(missing_ok=True)
+        for path in self.state.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
     def record(self) -> Json:
         """What the node remembers."""
         document: Json = json.loads((self.state / RECORD).read_text())
