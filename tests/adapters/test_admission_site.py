@@ -255,6 +255,31 @@ async def test_overload_is_a_quick_clear_denial_and_never_an_admission(
         assert await program.metric(errors) == 3
 
 
+async def test_reviews_that_wait_for_a_silent_registry_take_no_more_room_than_there_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(admission_server, "Load", lambda metrics: Load(metrics, max_reviews=1))
+    asked, silence = asyncio.Event(), asyncio.Event()
+
+    async def say_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await silence.wait()
+        writer.close()
+
+    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    host = f"127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+    digest = "sha256:" + "a" * 64
+    async with silent, running(host) as program:
+        await program.kube.wait_for_watcher()
+        await put_policy(program, policy("plant", f"{host}/*", new_key()))
+        waiting = asyncio.create_task(program.ask(f"{host}/x@{digest}"))
+        await asked.wait()
+        assert "overloaded" in (await program.ask("nginx")).message
+        silence.set()
+        assert "could not be verified" in (await waiting).message
+        assert "names no registry" in (await program.ask("nginx")).message
+
+
 async def test_more_bytes_than_there_is_room_for_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
     def little_room(metrics: Any) -> Load:
         return Load(metrics, max_bytes=1000)
