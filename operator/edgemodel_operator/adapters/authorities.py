@@ -163,7 +163,7 @@ def _make_demand(
 ) -> PolicyDemand:
     names = [authority.name for authority in spec.authorities]
     problems = tuple(
-        Problem(f'a key of authority "{name}" cannot be used: {one.message}', one.unknown, name)
+        Problem(f'a key or identity of authority "{name}" cannot be used: {one.message}', one.unknown, name)
         for name, one in found
         if isinstance(one, Problem)
     )

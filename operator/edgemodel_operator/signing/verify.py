@@ -128,7 +128,7 @@ class _Procedure:
         evidence, rejected = await self._digests.verify(digest)
         self.evidence.append(evidence)
         if rejected is not None:
-            raise self._refuse(rejected)
+            raise self._refuse(replace(rejected, step=9))  # what fell earlier stands there already
         return evidence
 
     async def _bind_platforms(self, index: Evidence, children: Sequence[Descriptor]) -> None:
