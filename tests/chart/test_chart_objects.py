@@ -260,7 +260,7 @@ def test_the_operator_may_do_what_it_does_and_no_more(objects: Objects) -> None:
 
 def test_the_operator_reads_its_keys_and_keeps_its_lease_by_name(render: Render) -> None:
     mine = rules(render(FULL), "Role", "edgemodel-operator")
-    assert ("get", "/secrets", ("public-a", "public-b")) in mine
+    assert ("get", "/secrets", ("public-a", "public-b", "site-registry")) in mine
     assert {what for verb, what, names in mine if not names} == {"coordination.k8s.io/leases"}
     assert ("update", "coordination.k8s.io/leases", (LEASE_NAME,)) in mine
 
