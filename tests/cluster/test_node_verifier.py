@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -41,7 +42,7 @@ def plant(site: Site, edge_cluster: Cluster, tmp_path_factory: pytest.TempPathFa
     try:
         with_nodes(site, enabled=True).install()
         for node in plant.nodes.values():
-            until(lambda node=node: node.programs == [NAME], f"{node.name} asks")  # type: ignore[misc]
+            until(partial(has_programs, node, [NAME]), f"{node.name} asks")
         yield plant
     finally:
         site.install()
@@ -69,6 +70,16 @@ def pod(name: str, image: str, node: NodeSide, pull: str = "IfNotPresent") -> Js
             "containers": [{"name": "main", "image": image, "imagePullPolicy": pull}],
         },
     }
+
+
+def has_programs(node: NodeSide, names: list[str]) -> bool:
+    """Say whether containerd starts exactly these before a pull."""
+    return node.programs == names
+
+
+def is_clean(node: NodeSide) -> bool:
+    """Say whether nothing is left of an agent."""
+    return not list(node.state.iterdir())
 
 
 def waiting(site: Site, name: str) -> str:
@@ -232,8 +243,8 @@ def test_uninstalling_leaves_nothing_that_could_refuse_a_pull(
     site.install()  # the verifier is off by default
     try:
         for each in plant.nodes.values():
-            until(lambda each=each: each.programs == [], f"{each.name} asks nobody")  # type: ignore[misc]
-            until(lambda each=each: not list(each.state.iterdir()), f"{each.name} is clean")  # type: ignore[misc]
+            until(partial(has_programs, each, []), f"{each.name} asks nobody")
+            until(partial(is_clean, each), f"{each.name} is clean")
         assert node.pull(image) == ""
     finally:
         with_nodes(site, enabled=True).install()
