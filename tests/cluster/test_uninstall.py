@@ -77,7 +77,10 @@ def test_uninstalling_leaves_models_running_and_pods_free_to_start(story: Story,
 
     site.uninstall()
 
-    for kind in ("validatingwebhookconfigurations", "mutatingwebhookconfigurations"):
+    for kind in (
+        *("validatingwebhookconfigurations", "mutatingwebhookconfigurations"),
+        *("validatingadmissionpolicies", "validatingadmissionpolicybindings"),
+    ):
         left = site.cluster.kubectl_json("get", kind)["items"]
         assert not [item for item in left if RELEASE in item["metadata"]["name"]]
     pod = {
