@@ -234,3 +234,16 @@ def test_a_clock_that_was_put_back_starts_the_count_anew(state: Path, hook: Path
 def test_without_arguments_nothing_is_allowed(state: Path, hook: Path) -> None:
     (state / client.RECORD).write_text(json.dumps(record(unmatched="Deny")))
     assert client.main([str(state), str(hook)]) == 1
+
+
+def test_an_agent_that_hangs_is_as_good_as_none(
+    state: Path, hook: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "ANSWER_S", 0.02)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(state / client.SOCKET))
+        server.listen()
+        (state / client.RECORD).write_text(json.dumps(record()))
+        assert run(state, hook) == 1
+        (state / client.RECORD).write_text(json.dumps(record(verdicts={NAME: ["d1"]})))
+        assert run(state, hook) == 0
