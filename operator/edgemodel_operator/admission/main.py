@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
-import sys
 import time
 from datetime import UTC, datetime
 
 from edgemodel_operator.adapters.authorities import AuthorityStore
-from edgemodel_operator.adapters.kube import KubeApi, NoCluster, connect
+from edgemodel_operator.adapters.kube import KubeApi
 from edgemodel_operator.adapters.policy_check import check_policy
 from edgemodel_operator.adapters.policy_verifier import PolicyVerifier
 from edgemodel_operator.adapters.registry_access import RegistryAccess
@@ -28,11 +26,11 @@ from edgemodel_operator.admission.verdict_cache import VerdictCache
 from edgemodel_operator.admission.verdict_store import VerdictStore
 from edgemodel_operator.admission.verifier import VERIFY_SECONDS, ImageVerifier
 from edgemodel_operator.oci.transport import new_session
-from edgemodel_operator.settings import InvalidSettings, Settings, load_settings
+from edgemodel_operator.settings import Settings
 from edgemodel_operator.web.announcement import WebhookAnnouncement
 from edgemodel_operator.web.certificate_keeper import CertificateKeeper, CertificateNames
-from edgemodel_operator.web.logs import configure_logging
 from edgemodel_operator.web.probes import serve_probes
+from edgemodel_operator.web.program import run_program
 
 VERDICTS_SECRET = "edgemodel-admission-verdicts"  # noqa: S105 - the name of a Secret, not a secret
 DRAIN_SECONDS = 8.0
@@ -43,22 +41,7 @@ _log = logging.getLogger(__name__)
 
 def main() -> None:
     """Run until SIGTERM or SIGINT; exits 0 then, and 2 when the configuration cannot be used."""
-    try:
-        settings = load_settings()
-        configure_logging(settings.log_level)
-        asyncio.run(_main(settings))
-    except (InvalidSettings, NoCluster) as error:
-        sys.stderr.write(f"edgemodel-admission: {error}\n")
-        sys.exit(2)
-
-
-async def _main(settings: Settings) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with connect() as api:
-        await serve(settings, api, stop)
+    run_program("edgemodel-admission", serve)
 
 
 async def serve(

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
-import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from edgemodel_operator.adapters.authorities import AuthorityStore
-from edgemodel_operator.adapters.kube import KubeApi, NoCluster, connect
+from edgemodel_operator.adapters.kube import KubeApi
 from edgemodel_operator.adapters.policy_verifier import PolicyVerifier
 from edgemodel_operator.adapters.registry_access import RegistryAccess
 from edgemodel_operator.node.agent import Agent, Parts
@@ -22,29 +20,14 @@ from edgemodel_operator.node.record import Fixed, Record, load_record
 from edgemodel_operator.node.trust import NodeTrust
 from edgemodel_operator.node.verifier import RememberingVerifier
 from edgemodel_operator.oci.transport import new_session
-from edgemodel_operator.settings import InvalidSettings, Settings, Unmatched, load_settings
-from edgemodel_operator.web.logs import configure_logging
+from edgemodel_operator.settings import Settings, Unmatched
 from edgemodel_operator.web.probes import serve_probes
+from edgemodel_operator.web.program import run_program
 
 
 def main() -> None:
     """Run until SIGTERM or SIGINT; exits 0 then, and 2 when the configuration cannot be used."""
-    try:
-        settings = load_settings()
-        configure_logging(settings.log_level)
-        asyncio.run(_main(settings))
-    except (InvalidSettings, NoCluster) as error:
-        sys.stderr.write(f"edgemodel-node: {error}\n")
-        sys.exit(2)
-
-
-async def _main(settings: Settings) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with connect() as api:
-        await serve(settings, api, stop)
+    run_program("edgemodel-node", serve)
 
 
 async def serve(settings: Settings, api: KubeApi, stop: asyncio.Event) -> None:

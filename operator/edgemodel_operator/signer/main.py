@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
-import sys
 import time
 from datetime import UTC, datetime
 
 from edgemodel_operator.adapters.cluster import Cluster
-from edgemodel_operator.adapters.kube import KubeApi, NoCluster, connect
+from edgemodel_operator.adapters.kube import KubeApi
 from edgemodel_operator.adapters.signer_protocol import KeyTroubleReason
-from edgemodel_operator.settings import InvalidSettings, Settings, SigningCommand, load_settings
+from edgemodel_operator.settings import Settings, SigningCommand
 from edgemodel_operator.signer.audit import Audit
 from edgemodel_operator.signer.callers import Callers
 from edgemodel_operator.signer.keyring import KeyRing, Trouble
@@ -25,8 +23,8 @@ from edgemodel_operator.signing.errors import KeyLoadError
 from edgemodel_operator.signing.keys import Signer, load_public_key
 from edgemodel_operator.web.announcement import ConfigMapAnnouncement
 from edgemodel_operator.web.certificate_keeper import CertificateKeeper, CertificateNames
-from edgemodel_operator.web.logs import configure_logging
 from edgemodel_operator.web.probes import serve_probes
+from edgemodel_operator.web.program import run_program
 
 _log = logging.getLogger(__name__)
 
@@ -34,22 +32,7 @@ _log = logging.getLogger(__name__)
 def main() -> None:
     """Run until SIGTERM or SIGINT; exits 0 then, and 2 when the configuration cannot be used."""
     keep_memory_private()
-    try:
-        settings = load_settings()
-        configure_logging(settings.log_level)
-        asyncio.run(_main(settings))
-    except (InvalidSettings, NoCluster) as error:
-        sys.stderr.write(f"edgemodel-signer: {error}\n")
-        sys.exit(2)
-
-
-async def _main(settings: Settings) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with connect() as api:
-        await serve(settings, api, stop)
+    run_program("edgemodel-signer", serve)
 
 
 async def serve(settings: Settings, api: KubeApi, stop: asyncio.Event) -> None:
