@@ -26,7 +26,7 @@ from edgemodel_operator.signing.keys import LocalKey
 from edgemodel_operator.signing.sign import sign_image
 from support.build import sha256
 from support.kube_api import kube_api_server
-from support.registry import FaultyRegistry, fail_times
+from support.registry import FaultyRegistry, RegistryServer, fail_times
 from support.signed_images import PushedImage, push_image
 
 OLD, NEW = (LocalKey(ec.generate_private_key(ec.SECP256R1())) for _ in range(2))
@@ -178,6 +178,17 @@ async def test_an_index_that_shares_a_platform_is_recognized_by_its_configuratio
         ).descriptor.digest
     )
     assert await bench.is_part(image.index, str(alone.digest), alone) is True
+
+
+async def test_a_registry_that_only_the_node_names_is_never_asked(
+    bench: Bench, image: PushedImage, registry: RegistryServer
+) -> None:
+    """Whoever holds a node writes its reports: they must not send the operator anywhere."""
+    elsewhere = Reference("127.0.0.1:9", "x/y", digest=f"sha256:{'0' * 64}")
+    assert await bench.is_part(image.index, str(elsewhere.digest), elsewhere) is False
+    same_content = Reference(registry.host, image.index.repository, digest=image.digest)
+    other = await push_image(bench.client_, image.index, b"another image")
+    assert await bench.is_part(other.index, str(same_content.digest), same_content) is False
 
 
 async def test_what_cannot_be_read_of_parts_is_unknown(

@@ -147,13 +147,15 @@ class AuditAnswers:
         image = await self._parts_of(question.image)
         if question.other in image.manifests or question.other in image.configurations:
             return True
-        if question.reported is None or question.reported.digest is None:
+        reported = question.reported
+        # A node says what it likes: nobody is asked whom the pod does not name.
+        if reported is None or reported.digest is None or reported.registry != question.image.registry:
             return False
         try:
-            reported = await self._parts_of(question.reported)
+            running = await self._parts_of(reported)
         except NotFound:
             return False
-        return bool(reported.configurations & image.configurations)
+        return bool(running.configurations & image.configurations)
 
     async def _parts_of(self, image: Reference) -> Parts:
         key = (str(image), "")
