@@ -107,8 +107,12 @@ class NodeSide:
     def clean(self) -> None:
         """Take away what an agent left that was ended without being told."""
         (self.plan.disk / BIN.lstrip("/") / NAME).unlink(missing_ok=True)
-        for path in self.state.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        # The agent may be at it just now.
+        for path in list(self.state.iterdir()):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def record(self) -> Json:
         """What the node remembers."""
