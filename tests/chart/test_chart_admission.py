@@ -142,6 +142,15 @@ def test_the_names_that_the_program_uses_are_those_of_the_chart(objects: Objects
     assert {port["name"]: port["containerPort"] for port in container["ports"]}["https"] == admission.port
 
 
+def test_replicas_of_one_revision_are_spread_over_nodes(objects: Objects) -> None:
+    pod = objects["Deployment", "edgemodel-admission"]["spec"]["template"]["spec"]
+    (spread,) = pod["topologySpreadConstraints"]
+    assert (spread["topologyKey"], spread["maxSkew"]) == ("kubernetes.io/hostname", 1)
+    # On a site with one node both must run there, and an upgrade must not count the replicas that go.
+    assert spread["whenUnsatisfiable"] == "ScheduleAnyway"
+    assert spread["matchLabelKeys"] == ["pod-template-hash"]
+
+
 # --- policies of the API server ------------------------------------------------------------------------
 
 
