@@ -77,8 +77,8 @@ def test_case_18_keys_signatures_and_attestations_need_no_network_and_no_name(si
     (site.folder / "provenance.json").write_text(json.dumps(PROVENANCE))
     # That the book is kept: a look-up by somebody else is in it, and nothing is added from here on.
     said = site.place.run("getent", "hosts", "registry.plant-a.local", folder=site.folder, status=None)
-    known = site.place.looked_up()
-    assert "registry.plant-a.local" in known, said
+    before = site.place.looked_up()
+    assert "registry.plant-a.local" in before, said
     plain = ("--plain-http", site.host)
     site.edgemodel("keygen", "--output-dir", ".")
     said = site.edgemodel(
@@ -89,7 +89,7 @@ def test_case_18_keys_signatures_and_attestations_need_no_network_and_no_name(si
     index = said.splitlines()[0]
     assert index.startswith(f"{site.repository}@sha256:")
     assert site.edgemodel("verify", "--key", "cosign.pub", *plain, site.image).startswith(index)
-    assert site.place.looked_up() == known
+    assert site.place.looked_up() == before
 
     # Cosign 3, and 2.6 with the empty trusted root that it wants beside bundles.
     site.cosign("cosign-v2", "trusted-root", "create", "--out", "root.json")
@@ -99,7 +99,7 @@ def test_case_18_keys_signatures_and_attestations_need_no_network_and_no_name(si
         for image in (index, child):
             site.cosign(version, "verify", *known, image)
         site.cosign(version, "verify-attestation", *known, "--type", "slsaprovenance1", index)
-    assert site.place.looked_up() == known
+    assert site.place.looked_up() == before
 
     # And the other way: keys and signatures of cosign, of both lines.
     bound = f"dev.edgemodel.repository={site.repository}"

@@ -9,13 +9,13 @@ import subprocess
 import pytest
 
 
-def install_package(name: str) -> str:
-    """Give the path of the program, from the Debian package of the same name.
+def install_package(name: str, package: str = "") -> str:
+    """Give the path of the program, from the Debian package of the same name if no other is given.
 
     Fails the test, with the command, where it is missing and cannot be installed.
     """
     if shutil.which(name) is None:
-        command = f"apt-get install --no-install-recommends {name}"
+        command = f"apt-get install --no-install-recommends {package or name}"
         if os.geteuid() != 0 or shutil.which("apt-get") is None:
             pytest.fail(f"{name} is not installed: run `{command}` as root")
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
