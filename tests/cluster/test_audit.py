@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from cluster.base import Cluster
 from cluster.commands import CommandFailed
 from cluster.node_files import static_pods
-from cluster.places import NODES
+from cluster.places import API_PORT, CONTROL_PLANE_ADDRESS, NODES
+from demo import objects
 from demo.site import Site
+from demo.story import Story
 from edgemodel_operator.api.names import API_VERSION
 from edgemodel_operator.signing.keys import LocalKey
 from support.admission_site import push_image, sign
@@ -176,6 +180,32 @@ def test_case_43c_a_static_pod_in_a_guarded_namespace_is_seen_and_reported(corne
         corner.until_found(lambda found: found == expected, "the static pod")
     finally:
         file.unlink()
+
+
+def test_a_model_is_followed_from_its_source_to_its_nodes(
+    story: Story, edge_cluster: Cluster, tmp_path: Path
+) -> None:
+    """As a person does who has a kubeconfig of the plant; all is read from cluster and registry."""
+    story.ensure("1")
+    config = edge_cluster.kubectl_json("config", "view", "--raw")
+    config["clusters"][0]["cluster"]["server"] = f"https://{CONTROL_PLANE_ADDRESS}:{API_PORT}"
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(json.dumps(config))
+
+    def plugin(*arguments: str) -> Any:
+        program = (sys.executable, "-m", "edgemodel_operator.cli.kubectl")
+        place = (f"--namespace={objects.NAMESPACE}", f"--kubeconfig={kubeconfig}", "--output=json")
+        http = f"--plain-http={edge_cluster.registry}"
+        return json.loads(edge_cluster.run_in_cp([*program, *arguments, *place, http]))
+
+    verified = plugin("verify", objects.NAME)
+    assert {one["state"] for one in verified} == {"Trusted"}
+    for trail in plugin("audit", objects.NAME):
+        assert [one["model"] for one in trail["sources"]] == [f"{objects.NAMESPACE}/{objects.NAME}"]
+        assert trail["provenance"]["runDetails"]["builder"]["id"] == "https://edgemodel.dev/builder/v1"
+        assert {one["node"] for one in trail["nodes"]} <= set(edge_cluster.nodes())
+        assert trail["nodes"]
+        assert trail["problems"] == []
 
 
 def admitted(corner: Corner, name: str, image: str) -> bool:

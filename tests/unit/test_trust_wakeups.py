@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from edgemodel_operator.api.names import model_key
 from edgemodel_operator.handlers import Wakeups, trust_changed
@@ -18,6 +19,7 @@ class Woken(Queue):
         super().__init__()
         self.keys: list[Key] = []
 
+    @override
     def wake(self, key: Key, *, after: float = 0.0) -> None:
         self.keys.append(key)
 
