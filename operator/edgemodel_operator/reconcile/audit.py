@@ -20,6 +20,7 @@ from edgemodel_operator.adapters.authorities import PolicyDemand
 from edgemodel_operator.adapters.kube import KubeError
 from edgemodel_operator.api.trustpolicy_status import TrustPolicyStatus
 from edgemodel_operator.core.audit import (
+    NO_POLICY,
     Answers,
     Audit,
     Finding,
@@ -32,6 +33,7 @@ from edgemodel_operator.core.audit import (
     questions,
 )
 from edgemodel_operator.core.audit_status import (
+    MAX_NEWS,
     News,
     Readiness,
     counts_by_reason,
@@ -140,6 +142,7 @@ class Auditor:
         self._interval_seconds = interval_seconds
         self._woken = asyncio.Event()
         self._known: dict[str, dict[FindingKey, Finding]] = {}
+        self._uncovered: frozenset[str] = frozenset()
 
     def wake(self) -> None:
         """Ask for an audit soon: something changed."""
@@ -208,6 +211,11 @@ class Auditor:
         self._metrics.show(counts, len(found.uncovered))
         self._metrics.images.set(found.images)
         self._metrics.unverified.set(len({image for one in found.policies.values() for image in one.unknown}))
+        uncovered = frozenset(use.image for use in found.uncovered)
+        if uncovered - self._uncovered:
+            named = sorted(uncovered - self._uncovered)[:MAX_NEWS]
+            log.warning("images run that no policy covers", extra={"reason": NO_POLICY, "images": named})
+        self._uncovered = uncovered
 
     async def _report(
         self, held: Sequence[_Held], found: Audit, known: Mapping[str, Mapping[FindingKey, Finding]]

@@ -277,6 +277,16 @@ async def test_ten_thousand_pods_that_run_untrusted_make_a_small_status(
     assert (status.untrusted, len(status.findings), len(plant.events)) == (10_000, 50, 1)
 
 
+async def test_images_that_no_policy_covers_are_logged_once(
+    plant: Plant, auditor: Auditor, caplog: pytest.LogCaptureFixture
+) -> None:
+    plant.policies.clear()
+    await auditor.audit_once()
+    await auditor.audit_once()
+    lines = [one for one in caplog.records if one.message == "images run that no policy covers"]
+    assert [one.__dict__["images"] for one in lines] == [[LINE]]
+
+
 # --- when it looks ---------------------------------------------------------------------------------------
 
 
