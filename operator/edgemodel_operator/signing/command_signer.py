@@ -30,8 +30,6 @@ MAX_SHOWN = 400
 PASSWORD_VARIABLE = "COSIGN_PASSWORD"  # noqa: S105 - the name of a variable
 """The only secret that we may have in our environment. A program of somebody else's does not get it."""
 
-_PIECE_BYTES = 4096
-
 
 class CommandSigner:
     """Signs by running a program. Its answer counts only if the public key verifies it."""
@@ -73,39 +71,34 @@ class CommandSigner:
         return signature
 
     async def _ask(self, digest: bytes) -> bytes:
+        loop = asyncio.get_running_loop()
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self._argv,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=self._environment,
-                process_group=0,
+            transport, conversation = await loop.subprocess_exec(
+                _Conversation, *self._argv, env=self._environment, process_group=0
             )
         except (OSError, ValueError) as error:
             raise self._failed(f"cannot be started: {error.__class__.__name__}") from error
         try:
             async with asyncio.timeout(self._time_limit_s):
-                return await self._converse(process, digest)
+                conversation.say(digest)
+                await conversation.ended.wait()
         except TimeoutError:
             why = f"did not answer within {self._time_limit_s:g} s and was stopped"
             raise self._failed(why) from None
         finally:
             # The group, also after a good end: a program may have left others behind.
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+                os.killpg(transport.get_pid(), signal.SIGKILL)
+            transport.close()  # who fled the group may hold the pipes' other ends: that is not waited for
+            await conversation.ended.wait()
+        return self._answer(transport.get_returncode(), conversation)
 
-    async def _converse(self, process: asyncio.subprocess.Process, digest: bytes) -> bytes:
-        answer, said, _ = await asyncio.gather(
-            _read(process.stdout, MAX_ANSWER_BYTES), _read(process.stderr, MAX_SHOWN), _feed(process, digest)
-        )
-        status = await process.wait()
+    def _answer(self, status: int | None, conversation: _Conversation) -> bytes:
         if status != 0:
-            raise self._failed(f"ended with status {status}{_shown(said)}")
-        if len(answer) > MAX_ANSWER_BYTES:
+            raise self._failed(f"ended with status {status}{_shown(bytes(conversation.said))}")
+        if len(conversation.answer) > MAX_ANSWER_BYTES:
             raise self._failed(f"wrote more than {MAX_ANSWER_BYTES} bytes")
-        return answer
+        return bytes(conversation.answer)
 
     def _failed(self, why: str) -> SignerFailed:
         # The program's name alone: among its arguments there may be a PIN.
@@ -116,22 +109,36 @@ class CommandSigner:
         return f"CommandSigner({self._argv[0]!r}, {self.public_key.fingerprint})"
 
 
-async def _feed(process: asyncio.subprocess.Process, digest: bytes) -> None:
-    if process.stdin is None:
-        return
-    with contextlib.suppress(ConnectionError):  # it may answer without having read
-        process.stdin.write(digest)
-        await process.stdin.drain()
-        process.stdin.close()
-        await process.stdin.wait_closed()
+class _Conversation(asyncio.SubprocessProtocol):
+    """What a program is told and says. It is read to the end, and only so much of it is kept."""
 
+    def __init__(self) -> None:
+        self.answer = bytearray()
+        self.said = bytearray()
+        self.ended = asyncio.Event()
+        """Set when the program has ended and all its pipes are closed."""
+        self._stdin: asyncio.WriteTransport | None = None
 
-async def _read(stream: asyncio.StreamReader | None, most: int) -> bytes:
-    """Read to the end, so that no writer is held up, and keep the first `most` bytes and one more."""
-    kept = bytearray()
-    while stream is not None and (piece := await stream.read(_PIECE_BYTES)):
-        kept += piece[: most + 1 - len(kept)]
-    return bytes(kept)
+    def say(self, message: bytes) -> None:
+        """Write to standard input and end it; a program that reads nothing is no error."""
+        if self._stdin is not None:
+            self._stdin.write(message)
+            self._stdin.close()
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.SubprocessTransport)  # noqa: S101 - for the type checker
+        stdin = transport.get_pipe_transport(0)
+        self._stdin = stdin if isinstance(stdin, asyncio.WriteTransport) else None
+
+    @override
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        kept, most = (self.answer, MAX_ANSWER_BYTES) if fd == 1 else (self.said, MAX_SHOWN)
+        kept += data[: most + 1 - len(kept)]
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended.set()
 
 
 def _shown(said: bytes) -> str:

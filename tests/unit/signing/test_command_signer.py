@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -88,6 +89,14 @@ async def test_a_child_that_is_left_behind_does_not_outlive_the_signature(tmp_pa
     with pytest.raises(SignerFailed, match="status 3"):
         await running(script).sign(b"message")
     await gone(int(pid.read_text()))
+
+
+async def test_a_program_that_fled_its_group_holds_up_nobody(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    # It keeps the pipes, in a session of its own: only its own end will close them.
+    with pytest.raises(SignerFailed, match=r"within 0\.5 s"):
+        await running(f"setsid sleep 1000 & echo $! > {pid}; exit 0", time_limit_s=0.5).sign(b"message")
+    os.kill(int(pid.read_text()), signal.SIGKILL)
 
 
 async def test_a_cancelled_signature_leaves_no_program_behind(tmp_path: Path) -> None:
