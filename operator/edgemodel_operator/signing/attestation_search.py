@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -24,8 +24,9 @@ from edgemodel_operator.signing.stored import Stored
 from edgemodel_operator.signing.stored_attestations import list_statements, read_statement
 from edgemodel_operator.signing.verdict import Attested, Format, Reason, Rejected
 
-MAX_SEARCHES = 2
-"""Searches at a time in one event loop: each may hold a statement of 16 MiB, several times over."""
+LARGE_BYTES = 1024 * 1024
+MAX_LARGE = 2
+"""Large statements held at a time in one event loop: each takes a multiple of its size while it is parsed."""
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
@@ -53,13 +54,6 @@ class AttestationSearch:
 
         Raises `RegistryError` when one is missing that the registry failed to deliver, and `CannotCheck`.
         """
-        loop = asyncio.get_running_loop()
-        async with _turns.setdefault(loop, asyncio.Semaphore(MAX_SEARCHES)):
-            return await self._search(digest, wanted, checks)
-
-    async def _search(
-        self, digest: str, wanted: Sequence[WantedAttestation], checks: PredicateChecks
-    ) -> Result:
         attested: dict[str, Attested] = {}
         rejected: dict[str, list[Rejected]] = {one.name: [] for one in wanted}
         errors: list[RegistryError] = []
@@ -86,7 +80,7 @@ class AttestationSearch:
     async def _statements(
         self, digest: str
     ) -> AsyncGenerator[SignedStatement | Rejected | RegistryError, None]:
-        """Give each statement beside a digest, judged; one is held at a time."""
+        """Give each statement beside a digest, judged, the small ones of each format first."""
         for kind in (Format.BUNDLE, Format.LEGACY):
             try:
                 listing = await list_statements(self._client, self._image, digest, kind)
@@ -99,7 +93,9 @@ class AttestationSearch:
             for failed in listing.errors:
                 yield failed
             for stored in listing.stored:
-                yield await self._statement(digest, stored, kind)
+                # Whoever asks for the next one is done with this one: one is held at a time.
+                async with _turn(stored):
+                    yield await self._statement(digest, stored, kind)
             if listing.left_out:
                 message = f"{listing.left_out} more objects are attached than are read"
                 yield Rejected(Reason.TOO_MANY_OBJECTS, message, step=11)
@@ -116,6 +112,13 @@ class AttestationSearch:
         if candidate is None:
             return Rejected(Reason.ATTESTATION_MISSING, "there is an object of another kind", step=11)
         return await asyncio.to_thread(judge_statement, candidate, digest, self._authorities)
+
+
+def _turn(stored: Stored) -> AbstractAsyncContextManager[None]:
+    """Wait, for a large statement, until few enough others are held."""
+    if stored.blob.size <= LARGE_BYTES:
+        return nullcontext()
+    return _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(MAX_LARGE))
 
 
 async def _answer(
