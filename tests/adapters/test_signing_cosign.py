@@ -5,6 +5,7 @@ Nothing here reaches beyond the registry: signing is told to use no services, ve
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import pytest
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.signing.demand import Authority, Demand
+from edgemodel_operator.signing.errors import KeyLoadError
 from edgemodel_operator.signing.keys import (
+    KeyKind,
     KeyPair,
     LocalKey,
     generate_key_pair,
@@ -101,6 +104,49 @@ async def test_we_read_the_key_files_of_cosign(cosign: Cosign) -> None:
     pem = (cosign.folder / "theirs.key").read_bytes()
     public = load_public_key((cosign.folder / "theirs.pub").read_bytes())
     assert load_private_key(pem, PASSWORD.encode()).public_key == public
+
+
+@pytest.mark.parametrize("kind", KeyKind)
+async def test_case_17_cosign_reads_our_keys_of_every_kind_and_verifies_what_they_sign(
+    cosign: Cosign, registry_client: RegistryClient, image: PushedImage, kind: KeyKind
+) -> None:
+    made = generate_key_pair(PASSWORD.encode(), kind)
+    (cosign.folder / "made.key").write_bytes(made.private_pem)
+    ran = await cosign.run("public-key", "--key", "made.key")
+    assert made.public_pem.decode().strip() in ran.said
+    await sign_image(
+        registry_client, image.children[0], [load_private_key(made.private_pem, PASSWORD.encode())]
+    )
+    (cosign.folder / "cosign.pub").write_bytes(made.public_pem)
+    await cosign.verify(image.children[0], *await cosign.empty_root())
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        (("EC", "ec_paramgen_curve:P-256"), KeyKind.ECDSA_P256),
+        (("EC", "ec_paramgen_curve:P-384"), KeyKind.ECDSA_P384),
+        (("RSA", "rsa_keygen_bits:3072"), KeyKind.RSA),
+    ],
+)
+async def test_case_14_we_read_keys_that_cosign_imported(
+    cosign: Cosign, options: tuple[str, str], kind: KeyKind
+) -> None:
+    algorithm, option = options
+    made = ["openssl", "genpkey", "-algorithm", algorithm, "-pkeyopt", option, "-out", "plain.pem"]
+    process = await asyncio.create_subprocess_exec(
+        *made, cwd=cosign.folder, stderr=asyncio.subprocess.DEVNULL
+    )
+    assert await process.wait() == 0
+    await cosign.run("import-key-pair", "--key", "plain.pem", "--output-key-prefix", "imported")
+    pem, public = ((cosign.folder / f"imported.{end}").read_bytes() for end in ("key", "pub"))
+    key = load_private_key(pem, PASSWORD.encode())
+    assert key.public_key.kind is kind
+    assert load_public_key(public) == key.public_key
+    older = pem.replace(b"ENCRYPTED SIGSTORE", b"ENCRYPTED COSIGN")
+    assert load_private_key(older, PASSWORD.encode()).public_key == key.public_key
+    with pytest.raises(KeyLoadError, match="does not open"):
+        load_private_key(pem, b"another")
 
 
 async def test_case_17_cosign_3_verifies_what_we_sign(

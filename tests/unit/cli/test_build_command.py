@@ -69,7 +69,7 @@ def test_settings_that_are_wrong_name_their_key(tmp_path: Path) -> None:
 def test_every_command_is_listed_with_its_help() -> None:
     shown = CliRunner().invoke(main, ["--help"])
     assert shown.exit_code == 0
-    for name in ("build", "inspect", "keygen"):
+    for name in ("build", "inspect", "keygen", "sign", "verify"):
         assert f"  {name} " in shown.output
         assert CliRunner().invoke(main, [name, "--help"]).exit_code == 0
     assert CliRunner().invoke(main, ["burn"]).exit_code == 2
