@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 
 from edgemodel_operator.signing.expressions import VARIABLE, load_cel
 
-MEMORY_BYTES = 1024**3
+MEMORY_BYTES = 320 * 1024**2
+"""Enough for documents of several megabytes; the programs that verify have little more themselves."""
 MAX_WHY = 256
 
 
