@@ -28,7 +28,9 @@ KEEP_UNSIGNED_S = 5.0
 STALE_WAIT_S = 3.0
 """How long a verdict that is no longer fresh waits for the registry: well within the time for one review."""
 MAX_UNSIGNED = 1024
-MAX_RUNNING = 256
+MAX_RUNNING = 128
+"""Verifications at once: fewer than the reviews that are judged at once, so that a flood of images which
+nobody knows, each waiting for its registry, leaves room for those that are known."""
 UNSIGNED = "Unsigned"
 
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from edgemodel_operator.adapters.policy_verifier import CannotVerify, ImageNotFound
-from edgemodel_operator.admission import verdict_cache
+from edgemodel_operator.admission import load, verdict_cache
 from edgemodel_operator.admission.verdict_book import SKEW_S, VerdictBook, image_hash
 from edgemodel_operator.admission.verdict_cache import (
     FRESH_S,
@@ -267,3 +267,7 @@ async def test_too_many_at_once_are_turned_away(monkeypatch: pytest.MonkeyPatch)
         await cache.get(VerdictKey("another", "group"), source)
     source.gate.set()
     assert await first == TRUSTED
+
+
+def test_images_that_nobody_knows_cannot_take_every_place() -> None:
+    assert verdict_cache.MAX_RUNNING < load.MAX_REVIEWS
