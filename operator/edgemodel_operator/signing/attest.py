@@ -29,7 +29,7 @@ from edgemodel_operator.signing.attached import (
 from edgemodel_operator.signing.errors import FormatError, NotSignable
 from edgemodel_operator.signing.keys import Signer
 from edgemodel_operator.signing.sign import BOTH
-from edgemodel_operator.signing.strict_json import list_member, parse_strict_json, string_member
+from edgemodel_operator.signing.strict_json import parse_strict_json
 from edgemodel_operator.signing.tag_manifest import layers_of
 from edgemodel_operator.signing.verdict import Format
 
@@ -46,7 +46,6 @@ MAX_ENVELOPE_BYTES = bundle.MAX_BUNDLE_BYTES
 MAX_LOOKED_AT = 100
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x7e]+\Z")
-_ENVELOPE = "the attestation's envelope"
 
 
 @dataclass(frozen=True)
@@ -240,14 +239,6 @@ def _worth_reading(listed: Iterable[Descriptor], types: frozenset[str]) -> list[
 
 
 def _parse_envelope(data: bytes) -> _Signed:
-    document = parse_strict_json(data, max_bytes=MAX_ENVELOPE_BYTES, what=_ENVELOPE)
-    signatures = list_member(document, "signatures", _ENVELOPE)
-    first = signatures[0] if signatures else None
-    if len(signatures) != 1 or not isinstance(first, dict):
-        raise FormatError(f"{_ENVELOPE} has {len(signatures)} signatures, not one")
-    try:
-        payload = base64.b64decode(string_member(document, "payload", _ENVELOPE), validate=True)
-        signature = base64.b64decode(string_member(first, "sig", _ENVELOPE), validate=True)
-    except ValueError:
-        raise FormatError(f"{_ENVELOPE} has a member that is not base64") from None
-    return _Signed(payload, signature)
+    document = parse_strict_json(data, max_bytes=MAX_ENVELOPE_BYTES, what="the attestation's envelope")
+    found = bundle.parse_envelope(document)
+    return _Signed(found.payload, found.signature)
