@@ -20,6 +20,7 @@ from edgemodel_operator.oci.descriptor import OCI_INDEX, OCI_MANIFEST
 from edgemodel_operator.oci.image import RuntimeSettings, make_image, make_index
 from edgemodel_operator.oci.reference import Reference, parse_reference
 from edgemodel_operator.oci.registry import RegistryClient, fallback_tag
+from edgemodel_operator.signing.attest import Attestation, attest_digest
 from edgemodel_operator.signing.keys import LocalKey
 from edgemodel_operator.signing.sign import sign_image
 from support.images import AMD64, ARM64, attach, make_layer
@@ -97,6 +98,7 @@ async def publish(
     index = (await client.put_manifest(ref.with_tag(index_tag(build_key)), body, OCI_INDEX)).descriptor
     if signed:
         await sign_image(client, ref.with_digest(index.digest), [SIGNER])
+        await attest_digest(client, ref, index, [Attestation("https://spdx.dev/Document", b"{}")], [SIGNER])
     else:
         body = make_index([], {"attached to": index.digest})
         await client.put_manifest(ref.with_tag(fallback_tag(index.digest) + ".sig"), body, OCI_INDEX)
