@@ -12,6 +12,7 @@ from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.oci.transport import RetryPolicy, new_session
 from support.admission_site import AdmissionSite, admission_site
 from support.own_group import serving_own_group
+from support.referrers_registry import referrers_registry
 from support.registry import FaultyRegistry, RegistryServer, faulty_registry, start_registry
 
 QUICK = RetryPolicy(attempts=4, first_pause=0.001, longest_pause=0.002, longest_retry_after=0.01)
@@ -42,6 +43,29 @@ async def http_session() -> AsyncIterator[aiohttp.ClientSession]:
 def client(http_session: aiohttp.ClientSession, registry: RegistryServer) -> RegistryClient:
     """Return a client of the shared registry."""
     return RegistryClient(http_session, plain_http={registry.host}, retry=QUICK)
+
+
+@pytest.fixture(params=["fallback tag", "referrers API"])
+async def host(request: pytest.FixtureRequest, registry: RegistryServer) -> AsyncIterator[str]:
+    """Give the address of a registry of either kind: one that lists referrers, and one that does not."""
+    if request.param == "fallback tag":
+        yield registry.host
+    else:
+        async with referrers_registry(registry) as proxy:
+            yield proxy.host
+
+
+@pytest.fixture
+def registry_client(http_session: aiohttp.ClientSession, host: str) -> RegistryClient:
+    """Return a client of the registry of either kind."""
+    return RegistryClient(http_session, plain_http={host})
+
+
+@pytest.fixture
+def own_name(request: pytest.FixtureRequest) -> str:
+    """Name the test as a repository may be named."""
+    words = "".join(letter if letter.isalnum() else "-" for letter in request.node.name.lower())
+    return "-".join(filter(None, words.split("-")))
 
 
 @pytest.fixture

@@ -61,11 +61,8 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(
-    tmp_path: Path, client: RegistryClient, registry: RegistryServer, request: pytest.FixtureRequest
-) -> Desk:
-    words = "".join(letter if letter.isalnum() else "-" for letter in request.node.name.lower())
-    name = Reference(registry.host, f"desk/{'-'.join(filter(None, words.split('-')))}", tag="1")
+async def desk(tmp_path: Path, client: RegistryClient, registry: RegistryServer, own_name: str) -> Desk:
+    name = Reference(registry.host, f"desk/{own_name}", tag="1")
     image = await push_image(client, name)
     index = await client.get_manifest(image.index)
     await client.put_manifest(name, index.body, OCI_INDEX)

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,8 +37,7 @@ from edgemodel_operator.signing.keyless_sign import (
 from edgemodel_operator.signing.stored import read_signatures
 from edgemodel_operator.signing.verdict import Format, Reason, Trusted, Untrusted
 from edgemodel_operator.signing.verify import verify_image
-from support.referrers_registry import referrers_registry
-from support.registry import RegistryServer, free_port
+from support.registry import free_port
 from support.signed_images import PushedImage, push_image
 from support.sigstore_offline import Offline, verify_offline
 from support.sigstore_services import KeylessServices, LoginService, keyless_services
@@ -67,24 +66,14 @@ def signer(services: KeylessServices) -> KeylessSigner:
     return KeylessSigner(load_services(services.trust_config), services.login.token())
 
 
-@pytest.fixture(params=["fallback tag", "referrers API"])
-async def host(request: pytest.FixtureRequest, registry: RegistryServer) -> AsyncIterator[str]:
-    if request.param == "fallback tag":
-        yield registry.host
-    else:
-        async with referrers_registry(registry) as proxy:
-            yield proxy.host
-
-
 @pytest.fixture
 def client(http_session: aiohttp.ClientSession, host: str) -> RegistryClient:
     return RegistryClient(http_session, plain_http={host})
 
 
 @pytest.fixture
-async def image(client: RegistryClient, host: str, request: pytest.FixtureRequest) -> PushedImage:
-    words = "".join(letter if letter.isalnum() else "-" for letter in request.node.name.lower())
-    return await push_image(client, Reference(host, f"keyless/{'-'.join(filter(None, words.split('-')))}"))
+async def image(client: RegistryClient, host: str, own_name: str) -> PushedImage:
+    return await push_image(client, Reference(host, f"keyless/{own_name}"))
 
 
 def demand(identity: KeylessIdentity, *, any_repository: bool = False) -> Demand:

@@ -23,9 +23,8 @@ CHUNK = 1_000_000
 
 
 @pytest.fixture
-def ref(faulty: FaultyRegistry, request: pytest.FixtureRequest) -> Reference:
-    words = "".join(letter if letter.isalnum() else "-" for letter in request.node.name.lower())
-    return parse_reference(f"{faulty.host}/uploads/{words.strip('-')}:1")
+def ref(faulty: FaultyRegistry, own_name: str) -> Reference:
+    return parse_reference(f"{faulty.host}/uploads/{own_name}:1")
 
 
 @pytest.fixture

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import aiohttp
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -26,7 +24,6 @@ from edgemodel_operator.signing.sign import BOTH, sign_image
 from edgemodel_operator.signing.verdict import Format, Trusted
 from edgemodel_operator.signing.verify import verify_image
 from support.cosign import PASSWORD, VERSIONS, Cosign, cosign_of
-from support.referrers_registry import referrers_registry
 from support.registry import RegistryServer
 from support.signed_images import PushedImage, push_image
 
@@ -49,25 +46,9 @@ def key(pair: KeyPair) -> LocalKey:
     return load_private_key(pair.private_pem, PASSWORD.encode())
 
 
-@pytest.fixture(params=["fallback tag", "referrers API"])
-async def host(request: pytest.FixtureRequest, registry: RegistryServer) -> AsyncIterator[str]:
-    if request.param == "fallback tag":
-        yield registry.host
-    else:
-        async with referrers_registry(registry) as proxy:
-            yield proxy.host
-
-
 @pytest.fixture
-def registry_client(http_session: aiohttp.ClientSession, host: str) -> RegistryClient:
-    return RegistryClient(http_session, plain_http={host})
-
-
-@pytest.fixture
-async def image(registry_client: RegistryClient, host: str, request: pytest.FixtureRequest) -> PushedImage:
-    words = "".join(letter if letter.isalnum() else "-" for letter in request.node.name.lower())
-    name = "-".join(filter(None, words.split("-")))
-    return await push_image(registry_client, Reference(host, f"attested/{name}"))
+async def image(registry_client: RegistryClient, host: str, own_name: str) -> PushedImage:
+    return await push_image(registry_client, Reference(host, f"attested/{own_name}"))
 
 
 @pytest.fixture(params=VERSIONS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,7 +39,6 @@ from edgemodel_operator.signing.keys import LocalKey
 from edgemodel_operator.signing.sign import sign_image
 from edgemodel_operator.signing.verdict import Format, Outcome, Reason, Trusted, Untrusted, Verdict
 from edgemodel_operator.signing.verify import verify_image
-from support.referrers_registry import referrers_registry
 from support.registry import FaultyRegistry, RegistryServer, fail_times
 from support.signed_images import PushedImage, push_image
 from support.sigstore_site import ISSUER, SUBJECT, Site
@@ -55,30 +54,15 @@ ORIGIN = WantedAttestation("origin", SLSA, checks=(BUILT_HERE,))
 DEMAND = Demand((PLANT, QA), attestations=(ORIGIN,))
 
 
-@pytest.fixture(params=["fallback tag", "referrers API"])
-async def host(request: pytest.FixtureRequest, registry: RegistryServer) -> AsyncIterator[str]:
-    """Give the address of a registry of either kind."""
-    if request.param == "fallback tag":
-        yield registry.host
-    else:
-        async with referrers_registry(registry) as proxy:
-            yield proxy.host
-
-
 @pytest.fixture
 def registry_client(http_session: aiohttp.ClientSession, host: str) -> RegistryClient:
     return RegistryClient(http_session, plain_http={host}, retry=QUICK)
 
 
-def repository_of(host: str, request: pytest.FixtureRequest) -> Reference:
-    words = "".join(letter if letter.isalnum() else "-" for letter in request.node.name.lower())
-    return Reference(host, f"attested/{'-'.join(filter(None, words.split('-')))}")
-
-
 @pytest.fixture
-async def image(registry_client: RegistryClient, host: str, request: pytest.FixtureRequest) -> PushedImage:
+async def image(registry_client: RegistryClient, host: str, own_name: str) -> PushedImage:
     """Push an image that is signed, and not attested."""
-    pushed = await push_image(registry_client, repository_of(host, request))
+    pushed = await push_image(registry_client, Reference(host, f"attested/{own_name}"))
     await sign_image(registry_client, pushed.index, [KEY], formats={Format.LEGACY})
     return pushed
 
@@ -216,9 +200,9 @@ async def test_all_checks_must_hold_of_one_and_the_same_statement(
 
 
 async def test_case_05_an_attested_image_that_nobody_signed_is_not_trusted(
-    registry_client: RegistryClient, host: str, request: pytest.FixtureRequest
+    registry_client: RegistryClient, host: str, own_name: str
 ) -> None:
-    unsigned = await push_image(registry_client, repository_of(host, request))
+    unsigned = await push_image(registry_client, Reference(host, f"attested/{own_name}"))
     await attest(registry_client, unsigned)
     assert reason_of(await verify_image(registry_client, unsigned.index, DEMAND)) is Reason.ONLY_ATTESTATION
 
@@ -290,9 +274,9 @@ async def test_case_21_statements_beyond_the_limits_are_not_read_and_hide_nothin
 
 
 async def test_a_large_bill_of_materials_is_read_and_checked(
-    client: RegistryClient, registry: RegistryServer, request: pytest.FixtureRequest
+    client: RegistryClient, registry: RegistryServer, own_name: str
 ) -> None:
-    pushed = await push_image(client, repository_of(registry.host, request))
+    pushed = await push_image(client, Reference(registry.host, f"attested/{own_name}"))
     await sign_image(client, pushed.index, [KEY], formats={Format.LEGACY})
     components = [{"name": f"library-{number}", "version": "1.0.0"} for number in range(60_000)]
     predicate = canonical_json({"builder": {"id": "https://ci.plant-a.local"}, "components": components})
@@ -307,10 +291,10 @@ async def test_case_23_an_attestation_that_cannot_be_read_is_an_error_and_not_mi
     faulty: FaultyRegistry,
     client: RegistryClient,
     registry: RegistryServer,
-    request: pytest.FixtureRequest,
+    own_name: str,
     part: str,
 ) -> None:
-    pushed = await push_image(client, repository_of(registry.host, request))
+    pushed = await push_image(client, Reference(registry.host, f"attested/{own_name}"))
     await sign_image(client, pushed.index, [KEY], formats={Format.LEGACY})
     payload_blob = await client.get_manifest(
         pushed.index.with_tag(attestation_tag(pushed.digest).replace(".att", ".sig"))
@@ -335,10 +319,10 @@ async def test_case_23_an_attestation_that_cannot_be_read_is_an_error_and_not_mi
 
 
 async def test_identities_without_a_key_sign_and_attest(
-    registry_client: RegistryClient, host: str, request: pytest.FixtureRequest
+    registry_client: RegistryClient, host: str, own_name: str
 ) -> None:
     site = Site()
-    pushed = await push_image(registry_client, repository_of(host, request))
+    pushed = await push_image(registry_client, Reference(host, f"attested/{own_name}"))
     identity = load_identity(site.trusted_root(), issuer=ISSUER, subject=SUBJECT)
     demand = Demand((Authority("ci", (), (identity,)),), attestations=(ORIGIN,))
     assert reason_of(await verify_image(registry_client, pushed.index, demand)) is Reason.UNSIGNED

@@ -6,10 +6,8 @@ Nothing here reaches beyond the registry: signing is told to use no services, ve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import aiohttp
 import pytest
 
 from edgemodel_operator.oci.reference import Reference
@@ -29,8 +27,6 @@ from edgemodel_operator.signing.stored import read_signatures
 from edgemodel_operator.signing.verdict import Format, Reason, Trusted, Untrusted
 from edgemodel_operator.signing.verify import verify_image
 from support.cosign import PASSWORD, VERSIONS, Cosign, bound, cosign_of
-from support.referrers_registry import referrers_registry
-from support.registry import RegistryServer
 from support.signed_images import PushedImage, push_image
 
 LEGACY, BUNDLE = frozenset({Format.LEGACY}), frozenset({Format.BUNDLE})
@@ -70,26 +66,9 @@ def demand(*authorities: Authority, any_repository: bool = False, platforms_sign
     return Demand(authorities, any_repository=any_repository, platforms_signed=platforms_signed)
 
 
-@pytest.fixture(params=["fallback tag", "referrers API"])
-async def host(request: pytest.FixtureRequest, registry: RegistryServer) -> AsyncIterator[str]:
-    if request.param == "fallback tag":
-        yield registry.host
-    else:
-        async with referrers_registry(registry) as proxy:
-            yield proxy.host
-
-
 @pytest.fixture
-def registry_client(http_session: aiohttp.ClientSession, host: str) -> RegistryClient:
-    return RegistryClient(http_session, plain_http={host})
-
-
-@pytest.fixture
-async def image(registry_client: RegistryClient, host: str, request: pytest.FixtureRequest) -> PushedImage:
-    words = "".join(letter if letter.isalnum() else "-" for letter in request.node.name.lower())
-    return await push_image(
-        registry_client, Reference(host, f"interop/{'-'.join(filter(None, words.split('-')))}")
-    )
+async def image(registry_client: RegistryClient, host: str, own_name: str) -> PushedImage:
+    return await push_image(registry_client, Reference(host, f"interop/{own_name}"))
 
 
 async def test_cosign_reads_our_key_file(cosign: Cosign, pair: KeyPair) -> None:

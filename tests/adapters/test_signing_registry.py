@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import aiohttp
@@ -27,7 +27,6 @@ from edgemodel_operator.signing.sign import BOTH, sign_image
 from edgemodel_operator.signing.stored import MAX_OBJECTS, read_signatures
 from edgemodel_operator.signing.verdict import Format, Reason, Trusted, Untrusted, Verdict
 from edgemodel_operator.signing.verify import verify_image
-from support.referrers_registry import referrers_registry
 from support.registry import Fault, FaultyRegistry, RegistryServer, fail_times
 from support.signed_images import PushedImage, push_image
 
@@ -41,38 +40,21 @@ def demand(*authorities: Authority, any_repository: bool = False, platforms_sign
     return Demand(authorities, any_repository=any_repository, platforms_signed=platforms_signed)
 
 
-@pytest.fixture(params=["fallback tag", "referrers API"])
-async def host(request: pytest.FixtureRequest, registry: RegistryServer) -> AsyncIterator[str]:
-    """Give the address of a registry of either kind."""
-    if request.param == "fallback tag":
-        yield registry.host
-    else:
-        async with referrers_registry(registry) as proxy:
-            yield proxy.host
-
-
 @pytest.fixture
 def registry_client(http_session: aiohttp.ClientSession, host: str) -> RegistryClient:
     return RegistryClient(http_session, plain_http={host}, retry=QUICK)
 
 
 @pytest.fixture
-async def image(registry_client: RegistryClient, host: str, request: pytest.FixtureRequest) -> PushedImage:
+async def image(registry_client: RegistryClient, host: str, own_name: str) -> PushedImage:
     """Push an image into a repository of this test's own."""
-    return await push_image(registry_client, repository_of(host, request))
+    return await push_image(registry_client, Reference(host, f"models/{own_name}"))
 
 
 @pytest.fixture
-async def plain(
-    client: RegistryClient, registry: RegistryServer, request: pytest.FixtureRequest
-) -> PushedImage:
+async def plain(client: RegistryClient, registry: RegistryServer, own_name: str) -> PushedImage:
     """Push an image to the shared registry, which has no referrers API."""
-    return await push_image(client, repository_of(registry.host, request))
-
-
-def repository_of(host: str, request: pytest.FixtureRequest) -> Reference:
-    words = "".join(letter if letter.isalnum() else "-" for letter in request.node.name.lower())
-    return Reference(host, f"models/{'-'.join(filter(None, words.split('-')))}")
+    return await push_image(client, Reference(registry.host, f"models/{own_name}"))
 
 
 def reason_of(verdict: Verdict) -> Reason:

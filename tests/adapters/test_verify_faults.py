@@ -57,12 +57,8 @@ async def verifier() -> AsyncIterator[PolicyVerifier]:
 
 
 @pytest.fixture
-async def image(
-    client: RegistryClient, registry: RegistryServer, request: pytest.FixtureRequest
-) -> PushedImage:
-    words = "".join(letter if letter.isalnum() else "-" for letter in request.node.name.lower())
-    name = Reference(registry.host, f"faults/{'-'.join(filter(None, words.split('-')))}")
-    return await push_image(client, name)
+async def image(client: RegistryClient, registry: RegistryServer, own_name: str) -> PushedImage:
+    return await push_image(client, Reference(registry.host, f"faults/{own_name}"))
 
 
 @dataclass(frozen=True)
