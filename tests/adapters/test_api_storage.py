@@ -14,7 +14,19 @@ from edgemodel_operator.api.base import Schema
 from edgemodel_operator.api.edgemodel import EdgeModelSpec
 from edgemodel_operator.api.names import API_VERSION, VERSION
 from edgemodel_operator.api.trustpolicy import TrustPolicySpec
-from support.own_group import GROUP, MINIMAL, MODELS, NAMESPACE, Json, apply, changed, make
+from support.own_group import (
+    GROUP,
+    MINIMAL,
+    MODELS,
+    NAMESPACE,
+    NAMESPACED,
+    REPOSITORY,
+    SHA256,
+    Json,
+    apply,
+    changed,
+    make,
+)
 
 pytestmark = pytest.mark.needs("api")
 
@@ -135,8 +147,14 @@ def test_get_shows_how_far_a_model_is(api: Cluster) -> None:
         (
             "TrustPolicy",
             f"trustpolicies.{GROUP}",
-            ["NAME", "MODE", "IMAGES", "AGE"],
-            ["Enforce", '["registry.plant-a.local:5000/models/**"]'],
+            ["NAME", "MODE", "READY", "CHECKED", "UNTRUSTED", "AGE"],
+            ["Enforce"],
+        ),
+        (
+            "TrustException",
+            f"trustexceptions.{GROUP}",
+            ["NAME", "IMAGES", "EXPIRES", "REASON", "AGE"],
+            [f'["{REPOSITORY}@sha256:{SHA256}"]', "2027-01-31T00:00:00Z"],
         ),
     ],
 )
@@ -145,7 +163,8 @@ def test_get_shows_classes_and_policies(
 ) -> None:
     apply(api, make(kind, MINIMAL[kind], "shown"))
 
-    header, row = api.kubectl("get", resource, "shown").splitlines()
+    where = ("--namespace", NAMESPACE) if kind in NAMESPACED else ()
+    header, row = api.kubectl("get", resource, "shown", *where).splitlines()
 
     assert header.split() == columns
-    assert row.split()[1:3] == values
+    assert row.split()[1 : 1 + len(values)] == values

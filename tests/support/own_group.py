@@ -80,9 +80,12 @@ def _documents(*documents: Json) -> bytes:
     return "\n---\n".join(json.dumps(document) for document in documents).encode()
 
 
+NAMESPACED = {kind.name for kind in KINDS if kind.namespaced}
+
+
 def make(kind: str, spec: Json, name: str = "line") -> Json:
     """Give an object of one of our kinds."""
-    metadata = {"name": name} | ({"namespace": NAMESPACE} if kind == "EdgeModel" else {})
+    metadata = {"name": name} | ({"namespace": NAMESPACE} if kind in NAMESPACED else {})
     return {"apiVersion": f"{GROUP}/{VERSION}", "kind": kind, "metadata": metadata, "spec": spec}
 
 
