@@ -30,6 +30,9 @@ FROM = "ARG RUNTIME_IMAGE\nFROM ${RUNTIME_IMAGE}\n"
 ORDINARY, NAMESPACED = pod_rights(user_namespaces=False), pod_rights(user_namespaces=True)
 
 # What the worker of a Job will do: the runtime image is in a folder here, since the pod has no network.
+# The first run on a machine fetches and packs what is tried here.
+pytestmark = pytest.mark.timeout(1800)
+
 _WORKER = """
 import asyncio, json, resource, sys
 from pathlib import Path
@@ -40,9 +43,6 @@ from edgemodel_operator.build.runtime import read_runtime
 from edgemodel_operator.oci.compression import ZSTD
 from edgemodel_operator.oci.image_layout import LayoutStore, parse_location
 from edgemodel_operator.settings import BuildahSettings
-
-# The first run on a machine fetches and packs what is tried here.
-pytestmark = pytest.mark.timeout(1800)
 
 async def main(arguments):
     store, reference, folder = LayoutStore(), parse_location("oci:/volume/runtime:1"), Path("/volume/context")
