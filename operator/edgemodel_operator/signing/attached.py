@@ -80,12 +80,12 @@ async def keep_layers(client: RegistryClient, tag: Reference, parts: Sequence[Pa
         if (current.digest if current else "") == digest:
             await client.put_manifest(tag, made.body, OCI_MANIFEST)
 
-    async def is_there() -> bool:
-        _, existing = await read_tag(client, tag)
+    async def look() -> str:
+        digest, existing = await read_tag(client, tag)
         there = layers_of(existing)
-        return all(one in there for one in wanted)
+        return digest if all(one in there for one in wanted) else ""
 
-    await write_until_kept(write, is_there)
+    await write_until_kept(write, look)
 
 
 async def keep_bundles(
@@ -105,11 +105,12 @@ async def keep_bundles(
             if not put.subject_acknowledged:
                 await client.add_referrer_fallback(image, subject.digest, one.entry)
 
-    async def is_there() -> bool:
-        listed = await client.list_referrers(image, subject.digest, max_referrers=MAX_REFERRERS_TO_KEEP)
-        return {one.entry.digest for one in referrers} <= {referrer.digest for referrer in listed}
+    async def look() -> str:
+        found = await client.list_referrers(image, subject.digest, max_referrers=MAX_REFERRERS_TO_KEEP)
+        listed = {referrer.digest for referrer in found}
+        return " ".join(sorted(listed)) if {one.entry.digest for one in referrers} <= listed else ""
 
-    await write_until_kept(write, is_there)
+    await write_until_kept(write, look)
 
 
 def _referrer(part: BundlePart, subject: Descriptor) -> _Referrer:
