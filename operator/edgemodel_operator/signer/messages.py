@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
+from edgemodel_operator.adapters.attested import CYCLONEDX, PROVENANCE, SPDX
 from edgemodel_operator.adapters.signer_protocol import MAX_MESSAGE_BYTES
 from edgemodel_operator.core.glob import glob_matches
 from edgemodel_operator.oci.descriptor import canonical_json
@@ -50,9 +51,9 @@ class Kind(StrEnum):
 
 PREDICATE_KINDS = {
     SIGN_PREDICATE_TYPE: Kind.SIGNATURE,
-    "https://slsa.dev/provenance/v1": Kind.PROVENANCE,
-    "https://spdx.dev/Document": Kind.SPDX,
-    "https://cyclonedx.org/bom": Kind.CYCLONEDX,
+    PROVENANCE: Kind.PROVENANCE,
+    SPDX: Kind.SPDX,
+    CYCLONEDX: Kind.CYCLONEDX,
 }
 """The types of in-toto predicates that are signed."""
 
