@@ -182,11 +182,10 @@ class Operator:
     ) -> Auditor:
         settings, registries = self._settings, self._settings.registries
         guarded = selector_text(settings.audit.namespace_selector.to_raw())
-        secret = (kube, settings.namespace, registries.credentials_secret)
         access = RegistryAccess(
             registry_session,
             registries.plain_http,
-            secret if registries.credentials_secret else None,
+            (kube, settings.namespace, registries.credentials_secret),
             clock=time.monotonic,
         )
         return Auditor(

@@ -31,10 +31,10 @@ class RegistryAccess:
         *,
         clock: Callable[[], float],
     ) -> None:
-        """`secret`: the API, the namespace and the name of the Secret; None goes without credentials."""
+        """`secret`: the API, the namespace and name of the Secret; no name: no credentials."""
         self._session = session
         self._plain_http = plain_http
-        self._secret = secret
+        self._secret = secret if secret is not None and secret[2] else None
         self._clock = clock
         self._until = 0.0
         self._credentials: Mapping[str, Credential] | None = None

@@ -58,7 +58,10 @@ async def serve(
             new_session(authorities=settings.registries.certificate_authorities)
         )
         registries = RegistryAccess(
-            session, settings.registries.plain_http, _credentials_secret(settings, api), clock=time.monotonic
+            session,
+            settings.registries.plain_http,
+            (api, settings.namespace, settings.registries.credentials_secret),
+            clock=time.monotonic,
         )
         cache = VerdictCache(VerdictBook(), time.time, time.monotonic)
         checks = PolicyVerifier(
@@ -119,8 +122,3 @@ def _verdicts_path(settings: Settings) -> str:
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def _credentials_secret(settings: Settings, api: KubeApi) -> tuple[KubeApi, str, str] | None:
-    name = settings.registries.credentials_secret
-    return (api, settings.namespace, name) if name else None

@@ -44,13 +44,12 @@ async def serve(settings: Settings, api: KubeApi, stop: asyncio.Event) -> None:
         session = await stack.enter_async_context(
             new_session(authorities=settings.registries.certificate_authorities)
         )
-        secret = settings.registries.credentials_secret
         verifier = RememberingVerifier(
             PolicyVerifier(AuthorityStore(api, settings.namespace, time.monotonic)),
             RegistryAccess(
                 session,
                 settings.registries.plain_http,
-                (api, settings.namespace, secret) if secret else None,
+                (api, settings.namespace, settings.registries.credentials_secret),
                 clock=time.monotonic,
             ),
             record,
