@@ -71,27 +71,28 @@ class CommandSigner:
         return signature
 
     async def _ask(self, digest: bytes) -> bytes:
-        loop = asyncio.get_running_loop()
-        try:
-            transport, conversation = await loop.subprocess_exec(
-                _Conversation, *self._argv, env=self._environment, process_group=0
-            )
-        except (OSError, ValueError) as error:
-            raise self._failed(f"cannot be started: {error.__class__.__name__}") from error
+        starting = asyncio.ensure_future(self._start())
         try:
             async with asyncio.timeout(self._time_limit_s):
+                # Shielded: of a start that is broken off asyncio kills the program alone, and then waits for
+                # ever for those whom the program has started, who wait for the digest.
+                transport, conversation = await asyncio.shield(starting)
                 conversation.say(digest)
                 await conversation.ended.wait()
         except TimeoutError:
             why = f"did not answer within {self._time_limit_s:g} s and was stopped"
             raise self._failed(why) from None
         finally:
-            # The group, also after a good end: a program may have left others behind.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(transport.get_pid(), signal.SIGKILL)
-            transport.close()  # who fled the group may hold the pipes' other ends: that is not waited for
-            await conversation.ended.wait()
+            await asyncio.shield(_stop(starting))
         return self._answer(transport.get_returncode(), conversation)
+
+    async def _start(self) -> _Started:
+        try:
+            return await asyncio.get_running_loop().subprocess_exec(
+                _Conversation, *self._argv, env=self._environment, process_group=0
+            )
+        except (OSError, ValueError) as error:
+            raise self._failed(f"cannot be started: {error.__class__.__name__}") from error
 
     def _answer(self, status: int | None, conversation: _Conversation) -> bytes:
         if status != 0:
@@ -139,6 +140,22 @@ class _Conversation(asyncio.SubprocessProtocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self.ended.set()
+
+
+_Started = tuple[asyncio.SubprocessTransport, _Conversation]
+
+
+async def _stop(starting: asyncio.Future[_Started]) -> None:
+    """End a program with all that it started, as soon as it has started, and wait until it has gone."""
+    try:
+        transport, conversation = await starting
+    except SignerFailed:  # there is none; whoever started it says so
+        return
+    # The group, also after a good end: a program may have left others behind.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(transport.get_pid(), signal.SIGKILL)
+    transport.close()  # who fled the group may hold the pipes' other ends: that is not waited for
+    await conversation.ended.wait()
 
 
 def _shown(said: bytes) -> str:

@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,26 @@ async def test_a_cancelled_signature_leaves_no_program_behind(tmp_path: Path) ->
     with contextlib.suppress(asyncio.CancelledError):
         await work
     await gone(int(pid.read_text()))
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_a_signature_that_is_cancelled_while_its_program_starts_ends_too(
+    tmp_path: Path, steps: int
+) -> None:
+    pids = tmp_path / "pids"
+    # The one at the pipe's head waits for the digest, and outlives the shell that started it.
+    work = asyncio.create_task(running(f"echo $$ > {pids}; sh -c 'echo $$ >> {pids}; cat' | cat").sign(b"m"))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    started = time.monotonic()
+    while steps > 1 and len(pids.read_text().split() if pids.exists() else ()) < 2:
+        assert time.monotonic() < started + 10
+        time.sleep(0.01)  # noqa: ASYNC251 - the loop must not get on meanwhile
+    work.cancel()
+    await asyncio.wait({work}, timeout=10)
+    assert work.cancelled()
+    for pid in pids.read_text().split() if pids.exists() else ():
+        await gone(int(pid))
 
 
 async def gone(pid: int) -> None:
