@@ -21,6 +21,7 @@ from edgemodel_operator.cli.local_source import local_source
 from edgemodel_operator.cli.outcome import run, told
 from edgemodel_operator.cli.plan import NotPossible, Wishes, plan_jobs
 from edgemodel_operator.cli.progress import Style
+from edgemodel_operator.cli.registry import Registries, registry_options
 from edgemodel_operator.core.supply import SupplyJob
 from edgemodel_operator.oci.image_layout import parse_location
 from edgemodel_operator.oci.reference import Reference
@@ -42,7 +43,7 @@ class Options:
     config: Path | None
     runtimes: tuple[str, ...]
     variants: tuple[str, ...]
-    plain_http: tuple[str, ...]
+    registries: Registries
     progress: str
     as_json: bool
 
@@ -65,11 +66,10 @@ class Options:
               help="Build only this one of the variants that the targets need. Repeatable.")  # fmt: skip
 @click.option("--class-file", "class_files", type=_FILE, multiple=True,
               help="File with AcceleratorClasses. `cpu` is always known. Repeatable.")  # fmt: skip
-@click.option("--plain-http", multiple=True, metavar="HOST[:PORT]",
-              help="A registry that is spoken to without TLS. Repeatable.")  # fmt: skip
 @click.option("--progress", type=click.Choice([style.value for style in Style]), default=Style.AUTO.value,
               show_default=True, help="How progress is shown, on standard error.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@registry_options
 def build_command(**given: Any) -> None:
     """Build the images of an EdgeModel here, as the operator would: the same bytes, the same digest.
 
@@ -102,10 +102,10 @@ def _order(options: Options, stack: ExitStack) -> Order:
         access=read_access(documents, jobs[0], docker_config_path(), registries_of(jobs, target)),
         builder=WorkerBuilder(
             settings.sources if options.config else _ANYWHERE,
-            (*settings.registries.plain_http, *options.plain_http),
+            (*settings.registries.plain_http, *options.registries.plain_http),
             settings.registries.allowed_upload_hosts,
             settings.builds,
-            settings.registries.certificate_authorities,
+            f"{settings.registries.certificate_authorities}\n{options.registries.authorities}".strip(),
         ),
         volume=volume,
         style=Style(options.progress),

@@ -19,14 +19,21 @@ from edgemodel_operator.cli.kubectl_trail import Trail, follow, images_with_dige
 from edgemodel_operator.cli.kubectl_trail_report import SECTIONS, trail_document, trail_lines
 from edgemodel_operator.cli.model_images import revision_images
 from edgemodel_operator.cli.outcome import Exit, run
-from edgemodel_operator.cli.registry import parse_registry_image, pin, registry_client
+from edgemodel_operator.cli.registry import (
+    Registries,
+    parse_registry_image,
+    pin,
+    registry_client,
+    registry_options,
+)
 from edgemodel_operator.oci.reference import Reference, is_digest
 
 
 @click.command("audit")
 @click.argument("what", metavar="IMAGE|DIGEST|NAME")
 @place_options
-def audit_image(*, what: str, place: Place, plain_http: tuple[str, ...], output: str) -> None:
+@registry_options
+def audit_image(*, what: str, place: Place, registries: Registries, output: str) -> None:
     """Join what is known of an image: source, build, signatures, attestations, events, nodes.
 
     IMAGE is `host/repository@sha256:…` or with a tag; DIGEST is looked for in the cluster; NAME is an
@@ -34,7 +41,7 @@ def audit_image(*, what: str, place: Place, plain_http: tuple[str, ...], output:
     2 the command line is wrong; 3 a part could not be read.
     """
     with cluster_told(as_json=output == "json"):
-        trails = run(_follow_all(place, what, plain_http))
+        trails = run(_follow_all(place, what, registries))
     if output == "json":
         click.echo(json.dumps([trail_document(trail) for trail in trails], indent=2))
     else:
@@ -43,18 +50,18 @@ def audit_image(*, what: str, place: Place, plain_http: tuple[str, ...], output:
     sys.exit(Exit.TRY_AGAIN if any(trail.problems for trail in trails) else Exit.DONE)
 
 
-async def _follow_all(place: Place, what: str, plain_http: tuple[str, ...]) -> list[Trail]:
+async def _follow_all(place: Place, what: str, registries: Registries) -> list[Trail]:
     async with open_view(place) as view:
-        images = await _images(view, what, plain_http)
-        return [await follow(view, image, plain_http) for image in images]
+        images = await _images(view, what, registries)
+        return [await follow(view, image, registries) for image in images]
 
 
-async def _images(view: ClusterView, what: str, plain_http: tuple[str, ...]) -> tuple[Reference, ...]:
+async def _images(view: ClusterView, what: str, registries: Registries) -> tuple[Reference, ...]:
     if is_digest(what):
         return await images_with_digest(view, what)
     if "/" in what:
         named = parse_registry_image(what)
-        async with registry_client(named, plain_http) as client:
+        async with registry_client(named, registries) as client:
             return (await pin(client, named),)
     revisions = revision_images(await view.model(what))
     if not revisions:

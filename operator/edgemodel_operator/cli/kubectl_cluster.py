@@ -31,12 +31,6 @@ _OPTIONS = (
         "--system-namespace", default="edgemodel-system", show_default=True, help="Where the operator is."
     ),
     click.option(
-        "--plain-http",
-        multiple=True,
-        metavar="HOST[:PORT]",
-        help="A registry that is spoken to without TLS. Repeatable.",
-    ),
-    click.option(
         "--output", "-o", type=click.Choice(["text", "json"]), default="text", help="For people or programs."
     ),
 )

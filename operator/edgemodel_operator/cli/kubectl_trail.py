@@ -12,7 +12,7 @@ from edgemodel_operator.build.origin.provenance import PREDICATE_TYPE
 from edgemodel_operator.cli.kubectl_cluster import ClusterView, NotThere
 from edgemodel_operator.cli.kubectl_verify import verify_one
 from edgemodel_operator.cli.model_images import images_of
-from edgemodel_operator.cli.registry import registry_client
+from edgemodel_operator.cli.registry import Registries, registry_client
 from edgemodel_operator.cli.verify_report import VerifyReport
 from edgemodel_operator.core.audit_uses import uses_of
 from edgemodel_operator.core.trust import AnyPolicy, Policy, matching_policies
@@ -110,11 +110,11 @@ async def images_with_digest(view: ClusterView, digest: str) -> tuple[Reference,
     return tuple(found.values())
 
 
-async def follow(view: ClusterView, image: Reference, plain_http: tuple[str, ...]) -> Trail:
+async def follow(view: ClusterView, image: Reference, registries: Registries) -> Trail:
     """Join everything about an image, named by digest. Raises KubeError."""
     problems: list[str] = []
     policies = await view.policies()
-    async with registry_client(image, plain_http) as client:
+    async with registry_client(image, registries) as client:
         try:
             platforms = await _platforms(client, image)
             statements = await _statements(client, view, policies, image, platforms)
@@ -126,7 +126,7 @@ async def follow(view: ClusterView, image: Reference, plain_http: tuple[str, ...
     return Trail(
         image=image,
         sources=_sources(await view.models(), image),
-        verification=await verify_one(view, image, policies, await view.exemptions(), plain_http),
+        verification=await verify_one(view, image, policies, await view.exemptions(), registries),
         statements=statements,
         events=tuple(_occurrence(event) for event in events),
         sightings=tuple(sorted(_sightings(await view.pods_with(digests), digests), key=_place)),

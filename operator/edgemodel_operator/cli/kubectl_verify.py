@@ -21,7 +21,7 @@ from edgemodel_operator.cli.kubectl_cluster import (
 )
 from edgemodel_operator.cli.model_images import RevisionImages, revision_images
 from edgemodel_operator.cli.outcome import run
-from edgemodel_operator.cli.registry import registry_client
+from edgemodel_operator.cli.registry import Registries, registry_client, registry_options
 from edgemodel_operator.cli.verify_command import check_policy
 from edgemodel_operator.cli.verify_report import Check, State, VerifyReport
 from edgemodel_operator.core.exemption import Exemption, choose_exemption
@@ -48,7 +48,8 @@ class _Verified:
 @click.command("verify")
 @click.argument("name")
 @place_options
-def verify_model(*, name: str, place: Place, plain_http: tuple[str, ...], output: str) -> None:
+@registry_options
+def verify_model(*, name: str, place: Place, registries: Registries, output: str) -> None:
     """Verify the images of the EdgeModel NAME as the cluster does, and print each step.
 
     The images are those of the revision that runs and of the one that is asked for. Registries are asked from
@@ -56,7 +57,7 @@ def verify_model(*, name: str, place: Place, plain_http: tuple[str, ...], output
     it could not be found out.
     """
     with cluster_told(as_json=output == "json"):
-        found = run(_verify(place, name, plain_http))
+        found = run(_verify(place, name, registries))
     if output == "json":
         click.echo(json.dumps([one.document() for one in found], indent=2))
     else:
@@ -64,14 +65,14 @@ def verify_model(*, name: str, place: Place, plain_http: tuple[str, ...], output
     sys.exit(_exit_code([one.report for one in found]))
 
 
-async def _verify(place: Place, name: str, plain_http: tuple[str, ...]) -> list[_Verified]:
+async def _verify(place: Place, name: str, registries: Registries) -> list[_Verified]:
     async with open_view(place) as view:
         revisions = revision_images(await view.model(name))
         if not revisions:
             raise NotThere(f"the EdgeModel {name} has no image yet: look at its conditions")
         policies, exemptions = await view.policies(), await view.exemptions()
         return [
-            _Verified(revision, await verify_one(view, image, policies, exemptions, plain_http))
+            _Verified(revision, await verify_one(view, image, policies, exemptions, registries))
             for revision in revisions
             for image in revision.images
         ]
@@ -82,13 +83,13 @@ async def verify_one(
     image: Reference,
     policies: tuple[AnyPolicy, ...],
     exemptions: tuple[Exemption, ...],
-    plain_http: tuple[str, ...],
+    registries: Registries,
 ) -> VerifyReport:
     """Hold one image, by digest, against the policies that speak about it in the namespace."""
     namespace = view.place.namespace
     matching = matching_policies(policies, image.name, namespace)
     verifier = PolicyVerifier(view.authorities)
-    async with registry_client(image, plain_http) as client:
+    async with registry_client(image, registries) as client:
         checks = [
             _broken(policy)
             if isinstance(policy, BrokenPolicy)

@@ -14,7 +14,13 @@ import click
 from edgemodel_operator.cli.keyless_signing import KeylessOptions, keyless_signing
 from edgemodel_operator.cli.outcome import run, told
 from edgemodel_operator.cli.password import password_for
-from edgemodel_operator.cli.registry import parse_registry_image, pin, registry_client
+from edgemodel_operator.cli.registry import (
+    Registries,
+    parse_registry_image,
+    pin,
+    registry_client,
+    registry_options,
+)
 from edgemodel_operator.oci.descriptor import Descriptor
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
@@ -98,7 +104,7 @@ class Options:
     timestamp_url: str | None
     format_name: str
     attestations: tuple[str, ...]
-    plain_http: tuple[str, ...]
+    registries: Registries
     as_json: bool
 
 
@@ -109,7 +115,7 @@ class Order:
     image: Reference
     signing: Signing
     attestations: tuple[Attestation, ...]
-    plain_http: tuple[str, ...]
+    registries: Registries
 
 
 @dataclass(frozen=True)
@@ -144,9 +150,8 @@ class Signed:
 @click.option("--attestation", "attestations", multiple=True, metavar="TYPE=FILE",
               help="A JSON document to attest about the image; its type is a URI, or one of "
               f"{', '.join(PREDICATE_TYPES)}. Repeatable.")  # fmt: skip
-@click.option("--plain-http", multiple=True, metavar="HOST[:PORT]",
-              help="A registry that is spoken to without TLS. Repeatable.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as JSON.")
+@registry_options
 def sign_command(**given: Any) -> None:
     """Sign IMAGE, and all platforms of an index, as `cosign sign --recursive` does.
 
@@ -171,7 +176,7 @@ def _order(options: Options) -> Order:
     place = parse_registry_image(options.image)
     said = tuple(_attestation(text) for text in options.attestations)
     signing = _keyless(options) if options.identity_token is not None else _keys(options)
-    return Order(place, signing, said, options.plain_http)
+    return Order(place, signing, said, options.registries)
 
 
 def _keyless(options: Options) -> Signing:
@@ -216,7 +221,7 @@ def _attestation(text: str) -> Attestation:
 
 
 async def _sign(order: Order) -> Signed:
-    async with registry_client(order.image, order.plain_http) as client:
+    async with registry_client(order.image, order.registries) as client:
         image = await pin(client, order.image)
         digests = await order.signing.sign(client, image)
         attested: frozenset[Format] = frozenset()

@@ -22,7 +22,13 @@ from edgemodel_operator.api.trustpolicy import Mode
 from edgemodel_operator.cli.documents import InvalidDocuments, read_documents
 from edgemodel_operator.cli.local_authorities import ANY, LocalObjects
 from edgemodel_operator.cli.outcome import Exit, end, run, told
-from edgemodel_operator.cli.registry import parse_registry_image, pin, registry_client
+from edgemodel_operator.cli.registry import (
+    Registries,
+    parse_registry_image,
+    pin,
+    registry_client,
+    registry_options,
+)
 from edgemodel_operator.cli.verify_report import Check, VerifyReport
 from edgemodel_operator.core.trust import Policy, matching_policies, no_policy_sentence
 from edgemodel_operator.oci.errors import RegistryError
@@ -39,7 +45,7 @@ class Question:
     """What is asked about an image: either of keys, or of policies and in which namespace its pods run."""
 
     image: Reference
-    plain_http: tuple[str, ...]
+    registries: Registries
     demand: Demand | None
     policies: tuple[Policy, ...]
     authorities: AuthorityStore
@@ -64,10 +70,9 @@ class Question:
 @click.option("--accept-copies", is_flag=True,
               help="With --key: let signatures count that name another repository, or none, as those of "
               "cosign 3.")  # fmt: skip
-@click.option("--plain-http", multiple=True, metavar="HOST[:PORT]",
-              help="A registry that is spoken to without TLS. Repeatable.")  # fmt: skip
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True,
               help="How the steps are printed.")  # fmt: skip
+@registry_options
 def verify_command(**given: Any) -> None:
     """Verify IMAGE as the cluster would, and print each step with what was found.
 
@@ -95,7 +100,7 @@ def _question(  # noqa: PLR0913 - one for each option
     secrets: Sequence[str],
     roots: Sequence[str],
     accept_copies: bool,
-    plain_http: tuple[str, ...],
+    registries: Registries,
 ) -> Question:
     if bool(keys) == bool(policies):
         raise click.UsageError("say whose word counts: give either --key FILE or --policy FILE")
@@ -115,7 +120,7 @@ def _question(  # noqa: PLR0913 - one for each option
     )
     return Question(
         image=parse_registry_image(image),
-        plain_http=plain_http,
+        registries=registries,
         demand=_demand(keys, accept_copies=accept_copies) if keys else None,
         policies=read,
         authorities=objects.store(read),
@@ -141,7 +146,7 @@ def _named_files(texts: Sequence[str], wanted: str, unnamed: str | None = None) 
 
 
 async def _answer(question: Question) -> VerifyReport:
-    async with registry_client(question.image, question.plain_http) as client:
+    async with registry_client(question.image, question.registries) as client:
         image = await pin(client, question.image)
         verifier = PolicyVerifier(question.authorities)
         if question.demand is not None:
