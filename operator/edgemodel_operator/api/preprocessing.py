@@ -205,8 +205,10 @@ class Preprocessing(Schema):
     def _require_matching_channels(self) -> Self:
         if self.color is not Color.GRAY and "C" not in self.layout:
             raise ValueError("a layout without channels (NHW, HW) needs `color: GRAY`")
-        pad = self.resize.pad_color if self.resize else None
-        for name, values in (("mean", self.mean), ("std", self.std), ("padColor", pad or (0,))):
+        given = {"mean": self.mean, "std": self.std}
+        if self.resize is not None and self.resize.pad_color is not None:
+            given["padColor"] = self.resize.pad_color
+        for name, values in given.items():
             if len(values) not in {1, CHANNELS[self.color]}:
                 raise ValueError(f"{name} has one number, or one for each channel")
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -82,6 +82,7 @@ def read_by_the_server(document: Any) -> object:
 
 
 @given(DOCUMENTS)
+@example({"resize": {"mode": "Letterbox", "width": 1, "height": 1, "padColor": []}})
 @settings(max_examples=500, deadline=None)
 def test_the_server_takes_what_an_edgemodel_may_say(document: dict[str, Any]) -> None:
     theirs = read_by_the_server(document)
