@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from edgemodel_operator.api.names import GROUP, LABEL_MODEL
+from edgemodel_operator.settings import LabelSelector
 from edgemodel_operator.web.certificate_keeper import CertificateNames
 from support.chart import CHART, NAMESPACE, HelmError, Objects, Render, rendered_settings, rules
 
@@ -18,6 +19,9 @@ FULL: dict[str, Any] = {
     "trustPolicySecrets": ["public-a", "public-b"],
     "admission": {"trustedRepositories": [REPOSITORY]},
 }
+LABELLED = {"matchLabels": {"edgemodel.dev/verify-images": "enforce"}}
+BY_LABEL = {"matchLabels": {"team": "line"}}
+BY_TERM = {"matchExpressions": [{"key": "team", "operator": "In", "values": ["line"]}]}
 POLICIES = ("digests", "repositories", "labels")
 TEMPLATES = {
     *("deployments", "replicasets", "daemonsets", "statefulsets"),
@@ -96,28 +100,44 @@ def test_every_webhook_says_what_the_api_server_needs_to_know(objects: Objects) 
         assert webhook["admissionReviewVersions"] == ["v1"]
 
 
-@pytest.mark.parametrize("selector", [None, {}, {"matchLabels": {"a": "b"}}])
-def test_the_own_namespace_and_kube_system_are_excluded_by_their_names_always(
-    render: Render, selector: dict[str, Any] | None
+@pytest.mark.parametrize(
+    ("admission", "want"),
+    [
+        ({}, LABELLED),
+        ({"namespaceSelector": {}}, LABELLED),
+        ({"namespaceSelector": {"matchLabels": {}, "matchExpressions": []}}, LABELLED),
+        ({"namespaceSelector": BY_LABEL}, BY_LABEL),
+        ({"namespaceSelector": BY_TERM}, BY_TERM),
+        ({"namespaceSelector": BY_LABEL | BY_TERM}, BY_LABEL | BY_TERM),
+        ({"allNamespaces": True}, {}),
+    ],
+    ids=["default", "empty", "empty parts", "a label", "a term", "both", "all"],
+)
+def test_everything_judges_the_namespaces_that_the_values_name_and_never_our_own(
+    render: Render, admission: dict[str, Any], want: dict[str, Any], tmp_path: Path
 ) -> None:
-    values = {"admission": {"namespaceSelector": selector, "trustedRepositories": [REPOSITORY]}}
-    excluded = [NAMESPACE, "kube-system"]
-    expression = {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": excluded}
-    found = selectors(render(values))
-    assert len(found) == 6
-    assert all(expression in one["matchExpressions"] for one in found)
+    objects = render({"admission": {"trustedRepositories": [REPOSITORY], **admission}})
+    never = {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": [NAMESPACE, "kube-system"]}
+    guarded = {**want, "matchExpressions": [never, *want.get("matchExpressions", [])]}
+    assert selectors(objects) == [guarded] * 6
+    # The audit leaves out the namespaces that never are by itself.
+    audited = rendered_settings(objects, tmp_path).audit.namespace_selector
+    assert audited == LabelSelector.model_validate(want)
 
 
-def test_by_default_only_labeled_namespaces_are_judged(render: Render) -> None:
-    for selector in selectors(render(FULL)):
-        assert selector["matchLabels"] == {"edgemodel.dev/verify-images": "enforce"}
-
-
-def test_more_expressions_narrow_the_selection(render: Render) -> None:
-    more = {"key": "team", "operator": "In", "values": ["line"]}
-    values = {"admission": {**FULL["admission"], "namespaceSelector": {"matchExpressions": [more]}}}
-    for selector in selectors(render(values)):
-        assert more in selector["matchExpressions"]
+@pytest.mark.parametrize(
+    ("admission", "want"),
+    [
+        ({"namespaceSelector": BY_LABEL, "allNamespaces": True}, "give one of them"),
+        ({"namespaceSelector": None}, "namespaceSelector is null"),
+        ({"namespaceSelector": {"matchNames": ["plant-a"]}}, "matchNames"),
+    ],
+)
+def test_namespaces_that_are_named_in_two_ways_or_none_are_refused(
+    render: Render, admission: dict[str, Any], want: str
+) -> None:
+    with pytest.raises(HelmError, match=want):
+        render({"admission": admission})
 
 
 def test_the_chart_names_neither_ca_bundle_nor_certificates(objects: Objects) -> None:

@@ -48,13 +48,13 @@ FULL: dict[str, Any] = {
         "podAnnotations": {"example.com/note": "x"},
         "priorityClassName": "high",
     },
-    "admission": {"replicas": 1, "namespaceSelector": {"matchLabels": {}}, "workloads": False},
+    "admission": {"replicas": 1, "namespaceSelector": {"matchLabels": {"team": "line"}}, "workloads": False},
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "full": FULL,
     "three replicas": {"admission": {"replicas": 3}},
-    "all namespaces": {"admission": {"namespaceSelector": None}},
+    "all namespaces": {"admission": {"allNamespaces": True}},
     "nulls": {
         "trustPolicySecrets": None,
         "runtimes": None,

@@ -37,8 +37,7 @@ def guard_objects(**admission: Any) -> Objects:
     text = json.dumps(
         [[kind, name.removeprefix(f"{SYSTEM}/"), one] for (kind, name), one in rendered.items()]
     )
-    # By default the chart selects by a label that other guarded namespaces carry, too.
-    text = text.replace("edgemodel-admission", NAME).replace('"edgemodel.dev/verify-images": "enforce", ', "")
+    text = text.replace("edgemodel-admission", NAME)
     # The program knows this one by its name alone.
     text = text.replace(VERDICTS_SECRET.replace("edgemodel-admission", NAME), VERDICTS_SECRET)
     return {(kind, name): document for kind, name, document in json.loads(text)}

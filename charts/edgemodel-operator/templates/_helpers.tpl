@@ -128,7 +128,7 @@ volumeMounts:
       "signing" .Values.signing
       "signer" (dict "serviceName" "edgemodel-signer" "secretName" "edgemodel-signer-tls" "configMapName" "edgemodel-signer-ca" "operatorAccount" "edgemodel-operator" "tokenFile" "/var/run/secrets/edgemodel-signer/token" "port" 8443)
       "admission" (dict "serviceName" "edgemodel-admission" "secretName" "edgemodel-admission-tls" "webhookName" "edgemodel-admission" "port" 8443)
-      "audit" (dict "intervalSeconds" (int64 .Values.audit.intervalSeconds) "namespaceSelector" (.Values.admission.namespaceSelector | default dict))
+      "audit" (dict "intervalSeconds" (int64 .Values.audit.intervalSeconds) "namespaceSelector" (include "edgemodel.judgedNamespaces" . | fromJson))
       "acceleratorClasses" $classes
       "logLevel" .Values.logLevel
       "maxConcurrentBuilds" (int64 .Values.operator.maxConcurrentBuilds)
@@ -190,9 +190,29 @@ clientConfig:
     port: 443
 {{- end -}}
 
+{{/* The selector of the namespaces that are judged, before those that never are; as JSON. Helm merges maps: were
+     the label in values.yaml, a selector of one's own would only be added to it, and {} would change nothing. */}}
+{{- define "edgemodel.judgedNamespaces" -}}
+{{- $given := .Values.admission.namespaceSelector -}}
+{{- if not (kindIs "map" $given) -}}
+{{- fail "admission.namespaceSelector is null: set admission.allNamespaces to judge every namespace, or write {} to judge those with the label edgemodel.dev/verify-images=enforce" -}}
+{{- end -}}
+{{- $selector := dict -}}
+{{- range $part := list "matchLabels" "matchExpressions" -}}
+{{- with get $given $part -}}{{- $_ := set $selector $part . -}}{{- end -}}
+{{- end -}}
+{{- if and .Values.admission.allNamespaces $selector -}}
+{{- fail "admission.allNamespaces judges every namespace and admission.namespaceSelector only some: give one of them" -}}
+{{- else if or .Values.admission.allNamespaces $selector -}}
+{{- toJson $selector -}}
+{{- else -}}
+{{- dict "matchLabels" (dict "edgemodel.dev/verify-images" "enforce") | toJson -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The namespaces that are judged. */}}
 {{- define "edgemodel.guardedNamespaces" -}}
-{{- $selector := .Values.admission.namespaceSelector | default dict -}}
+{{- $selector := include "edgemodel.judgedNamespaces" . | fromJson -}}
 namespaceSelector:
   {{- with $selector.matchLabels }}
   matchLabels:
