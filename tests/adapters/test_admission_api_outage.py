@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -288,7 +289,15 @@ CHECK = {"expression": "predicate.x ==", "message": "built elsewhere"}
 NO_KEY = {"data": "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"}
 IDENTITY = {"issuer": "https://ci.plant-a.local", "subjectRegExp": "(", "trustedRoot": {"name": "sigstore"}}
 SPOILED: dict[str, tuple[Json, str]] = {
-    "unknown field": ({"treshold": 2}, 'unknown field "spec.treshold"'),
+    "unknown field": ({"treshold": 2}, "spec.treshold: there is no such field here"),
+    "unknown field of an authority": (
+        {"authorities": [{"name": "plant", "keys": [{"secretRef": {"name": "a"}}], "require": True}]},
+        "spec.authorities.0.require: there is no such field here",
+    ),
+    "unknown field of an attestation": (
+        {"attestations": [{**PROVENANCE, "check": [CHECK]}]},
+        "spec.attestations.0.check: there is no such field here",
+    ),
     "no key": ({"authorities": [{"name": "plant", "keys": [NO_KEY]}]}, "key"),
     "bad expression": ({"attestations": [{**PROVENANCE, "checks": [CHECK]}]}, "expression"),
     "bad pattern": ({"authorities": [{"name": "ci", "keyless": IDENTITY}]}, "is no regular expression"),
@@ -302,7 +311,32 @@ def test_case_40a_a_policy_that_cannot_be_understood_is_refused_when_applied(
 ) -> None:
     spec, problem = SPOILED[name]
     document = trust_policy("guard-spoiled", f"{site.cluster.registry}/guard/spoiled/**", site.key, **spec)
-    assert problem in refused(site.cluster, document, "--validate=strict")
+    # A client that asks for no validation gets no other answer.
+    for validation in ("strict", "ignore"):
+        assert problem in refused(site.cluster, document, f"--validate={validation}")
+
+
+def test_case_40a_a_field_beside_the_spec_is_refused_when_applied(site: AdmissionSite) -> None:
+    document = trust_policy("guard-spoiled", f"{site.cluster.registry}/guard/spoiled/**", site.key)
+    said = refused(site.cluster, document | {"threshold": 2}, "--validate=ignore")
+    assert "cannot be understood: threshold: there is no such field here" in said
+
+
+def test_case_40a_an_unknown_field_that_nobody_refused_grants_nothing(site: AdmissionSite) -> None:
+    cluster = site.cluster
+    policy = trust_policy("guard-spoiled", f"{cluster.registry}/guard/**", site.key, treshold=2)
+    exception = trust_exception(SYSTEM, site.unsigned, policy=["tools"])
+    # Nobody is asked about objects without this label: as if no webhook answered.
+    for unseen in (policy, exception):
+        del unseen["metadata"]["labels"]
+    with applied(cluster, exception):
+        stored = cluster.kubectl_json("get", "trustexception", "guard-exception", f"--namespace={SYSTEM}")
+        assert stored["spec"]["policy"] == ["tools"]
+        with applied(cluster, policy):
+            problem = "spec.treshold: there is no such field here"
+            until_refused(cluster, pod(NAMESPACE, "probe", site.signed), problem)
+        until_admitted(cluster, pod(NAMESPACE, "probe", site.signed))
+        assert UNSIGNED in refused(cluster, pod(NAMESPACE, "probe", site.unsigned), DRY)
 
 
 def test_case_40b_two_policies_that_match_must_both_hold(site: AdmissionSite) -> None:
@@ -313,28 +347,35 @@ def test_case_40b_two_policies_that_match_must_both_hold(site: AdmissionSite) ->
     until_admitted(site.cluster, pod(NAMESPACE, "probe", site.signed))
 
 
-def test_case_40c_exceptions_count_in_the_namespace_of_the_operator_alone(site: AdmissionSite) -> None:
-    def exception(where: str) -> Json:
-        ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
-        spec = {
-            "images": [site.unsigned],
-            "namespaces": [NAMESPACE],
-            "expires": ends,
-            "reason": "the line stands still",
-        }
-        metadata = {"name": "guard-exception", "namespace": where, "labels": LABEL}
-        return {"apiVersion": API_VERSION, "kind": "TrustException", "metadata": metadata, "spec": spec}
+def trust_exception(where: str, image: str, **spec: Any) -> Json:
+    """Give an exception for one image that lasts for an hour."""
+    ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
+    metadata = {"name": "guard-exception", "namespace": where, "labels": dict(LABEL)}
+    fields = {
+        "images": [image],
+        "namespaces": [NAMESPACE],
+        "expires": ends,
+        "reason": "the line stands still",
+    }
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "TrustException",
+        "metadata": metadata,
+        "spec": fields | spec,
+    }
 
+
+def test_case_40c_exceptions_count_in_the_namespace_of_the_operator_alone(site: AdmissionSite) -> None:
     document = pod(NAMESPACE, "excused", site.unsigned)
     only_there = "exceptions count only in namespace"
-    assert only_there in refused(site.cluster, exception(NAMESPACE))
+    assert only_there in refused(site.cluster, trust_exception(NAMESPACE, site.unsigned))
     try:
-        create(site.cluster, exception(SYSTEM), DRY)
+        create(site.cluster, trust_exception(SYSTEM, site.unsigned), DRY)
     except CommandFailed as failed:
         # A product that is installed beside judges exceptions, too, and its namespace is another one.
         if f"{only_there} edgemodel-system" not in str(failed):
             raise
         return
-    with applied(site.cluster, exception(SYSTEM)):
+    with applied(site.cluster, trust_exception(SYSTEM, site.unsigned)):
         until_admitted(site.cluster, document)
     until_refused(site.cluster, document, UNSIGNED)

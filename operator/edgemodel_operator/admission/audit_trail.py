@@ -67,7 +67,7 @@ class AuditTrail:
             "changes": change.changes,
             "reasons": list(problems),
         }
-        if change.spec_unchanged and not problems:
+        if change.content_unchanged and not problems:
             return
         _log.warning("A change of trust was refused" if problems else "Trust is changed", extra=fields)
         if not change.dry_run:

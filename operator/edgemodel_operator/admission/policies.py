@@ -65,6 +65,7 @@ class ExceptionWatch:
     def __init__(self, api: KubeApi, namespace: str, metrics: AdmissionMetrics) -> None:
         self.exceptions: tuple[Exemption, ...] = ()
         """All that were understood, also those past their end."""
+        self._ignored: set[str] = set()
         self._namespace = namespace
         self._metrics = metrics
         self._watched = Watched(
@@ -79,6 +80,11 @@ class ExceptionWatch:
         await self._watched.run()
 
     def _changed(self) -> None:
-        parsed = (parse_exemption(raw, self._namespace) for raw in self._watched.objects.values())
-        self.exceptions = tuple(one for one in parsed if one is not None)
+        found = self._watched.objects.items()
+        parsed = {name: parse_exemption(raw, self._namespace) for name, raw in found}
+        self.exceptions = tuple(one for one in parsed.values() if one is not None)
+        ignored = {name for name, one in parsed.items() if one is None}
+        for name in sorted(ignored - self._ignored):
+            _log.warning("TrustException %s is not understood and excuses nothing: apply it again", name)
+        self._ignored = ignored
         self._metrics.exceptions.set(len(self.exceptions))

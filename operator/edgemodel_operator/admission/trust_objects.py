@@ -1,8 +1,9 @@
 """Changes of the TrustPolicies and TrustExceptions themselves: what is refused at apply, and who did what.
 
-The API server checks the schema. Here is checked what a schema cannot say: keys that are none, expressions
-and patterns that do not compile, exceptions that could not count. A deletion is never refused, and an update
-that leaves the spec alone neither: a finalizer must be able to go.
+The API server checks the schema, but keeps what it does not name. Here is checked what a schema cannot say:
+unknown fields, keys that are none, expressions and patterns that do not compile, exceptions that could not
+count. A deletion is never refused, and an update that leaves the content alone neither: a finalizer must be
+able to go.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
-from pydantic import ValidationError
-
 from edgemodel_operator.admission.review import (
     InvalidReview,
     mapping_in,
@@ -22,12 +21,14 @@ from edgemodel_operator.admission.review import (
     require_review,
     text_in,
 )
+from edgemodel_operator.api.base import NotUnderstood, read_spec
 from edgemodel_operator.api.names import GROUP
 from edgemodel_operator.api.trustexception import MAX_EXCEPTION_DAYS, TrustExceptionSpec
 from edgemodel_operator.api.trustpolicy import TrustPolicySpec
 from edgemodel_operator.core.trust import BrokenPolicy, parse_policy
 
 KINDS = {"trustpolicies": "TrustPolicy", "trustexceptions": "TrustException"}
+_NO_CONTENT = frozenset({"apiVersion", "kind", "metadata", "status"})
 MAX_CHANGES = 32
 MAX_VALUE = 200
 
@@ -39,7 +40,8 @@ CheckPolicy: TypeAlias = Callable[[TrustPolicySpec], tuple[str, ...]]
 class Change:
     """What somebody wants to do to a policy or an exception.
 
-    `changes` says how: one line for each field that differs, like `mode: "Enforce" → "Audit"`.
+    `content` is what the user wrote: the spec, and whatever else stands where it should not. `changes` says
+    how: one line for each field that differs, like `mode: "Enforce" → "Audit"`.
     """
 
     uid: str
@@ -49,8 +51,8 @@ class Change:
     name: str
     user: str
     dry_run: bool
-    spec: Any
-    spec_unchanged: bool
+    content: Mapping[str, Any]
+    content_unchanged: bool
     changes: tuple[str, ...]
     object_uid: str = field(default="", compare=False)
 
@@ -73,6 +75,7 @@ def parse_change(document: object) -> Change:
     new = mapping_in(request, "object") if operation != "DELETE" else {}
     old = mapping_in(request, "oldObject") if operation != "CREATE" else {}
     metadata = mapping_in(new or old, "metadata")
+    content, before = _content(new), _content(old)
     return Change(
         uid=request_uid(document),
         operation=operation,
@@ -81,16 +84,21 @@ def parse_change(document: object) -> Change:
         name=text_in(request, "name", default="") or str(metadata.get("name", "")),
         user=text_in(mapping_in(request, "userInfo"), "username", default=""),
         dry_run=request.get("dryRun") is True,
-        spec=new.get("spec"),
-        spec_unchanged=operation == "UPDATE" and new.get("spec") == old.get("spec"),
+        content=content,
+        content_unchanged=operation == "UPDATE" and content == before,
         changes=tuple(_differences(old.get("spec"), new.get("spec"))[:MAX_CHANGES]),
         object_uid=str(metadata.get("uid", "")),
     )
 
 
+def _content(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Leave out what is written by others than the user, or says nothing."""
+    return {name: value for name, value in document.items() if name not in _NO_CONTENT}
+
+
 def check_change(change: Change, namespace: str, check_policy: CheckPolicy, now: datetime) -> tuple[str, ...]:
     """Give a sentence for everything that speaks against a change; `namespace` is the operator's own."""
-    if change.operation == "DELETE" or change.spec_unchanged:
+    if change.operation == "DELETE" or change.content_unchanged:
         return ()
     if change.kind == "TrustPolicy":
         return _check_policy(change, check_policy)
@@ -98,7 +106,7 @@ def check_change(change: Change, namespace: str, check_policy: CheckPolicy, now:
 
 
 def _check_policy(change: Change, check_policy: CheckPolicy) -> tuple[str, ...]:
-    policy = parse_policy({"metadata": {"name": change.name}, "spec": change.spec})
+    policy = parse_policy({"metadata": {"name": change.name}, **change.content})
     if isinstance(policy, BrokenPolicy):
         return (f"the policy cannot be understood: {policy.problem}",)
     return check_policy(policy.spec)
@@ -109,11 +117,9 @@ def _check_exception(change: Change, namespace: str, now: datetime) -> tuple[str
         where = f"in {change.namespace or 'no namespace'} it would do nothing"
         return (f"exceptions count only in namespace {namespace}, {where}: write -n {namespace}",)
     try:
-        spec = TrustExceptionSpec.model_validate(change.spec)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(("spec", *(str(part) for part in first["loc"])))
-        return (f"the exception cannot be understood: {where}: {first['msg']}",)
+        spec = read_spec(TrustExceptionSpec, change.content)
+    except NotUnderstood as error:
+        return (f"the exception cannot be understood: {error}",)
     latest = now + timedelta(days=MAX_EXCEPTION_DAYS)
     if spec.end <= now:
         return (f"it is over already: spec.expires is {spec.expires}, and now is {_text(now)}",)

@@ -39,6 +39,12 @@ class Kind:
     namespaced: bool
     has_status: bool
     columns: tuple[Column, ...]
+    keeps_unknown: bool = False
+    """Whether fields that the definition does not name are stored instead of dropped.
+
+    For kinds that grant trust: a requirement that is dropped because it was misspelt, or is of a newer
+    version, would silently ask for less. The types refuse such a field wherever it is read.
+    """
 
     @property
     def name(self) -> str:
@@ -97,6 +103,7 @@ KINDS = (
             Column("Images", ".spec.images", priority=1),
             AGE,
         ),
+        keeps_unknown=True,
     ),
     Kind(
         type=TrustException,
@@ -110,6 +117,7 @@ KINDS = (
             Column("Reason", ".spec.reason"),
             AGE,
         ),
+        keeps_unknown=True,
     ),
 )
 
@@ -161,7 +169,18 @@ def _root_schema(kind: Kind) -> Json:
         "metadata": {"type": "object"},
         **schema["properties"],
     }
+    if kind.keeps_unknown:
+        schema["x-kubernetes-preserve-unknown-fields"] = True
+        _keep_unknown(schema["properties"]["spec"])
     return schema
+
+
+def _keep_unknown(node: Json) -> None:
+    """Have the API server store unknown fields of every object: it prunes each level by itself."""
+    if node["type"] == "object":
+        node["x-kubernetes-preserve-unknown-fields"] = True
+    for child in (*node.get("properties", {}).values(), *filter(None, [node.get("items")])):
+        _keep_unknown(child)
 
 
 DROPPED = frozenset({"title", "$defs", "const"})

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from pydantic import ValidationError
-
+from edgemodel_operator.api.base import NotUnderstood, read_spec
 from edgemodel_operator.api.trustexception import MAX_EXCEPTION_DAYS, TrustExceptionSpec
 from edgemodel_operator.core.glob import glob_matches
 from edgemodel_operator.oci.reference import InvalidReference, parse_reference
@@ -64,8 +63,8 @@ def parse_exemption(raw: Mapping[str, Any], namespace: str) -> Exemption | None:
     if not isinstance(metadata, Mapping) or metadata.get("namespace") != namespace:
         return None
     try:
-        spec = TrustExceptionSpec.model_validate(raw.get("spec"))
-    except ValidationError:
+        spec = read_spec(TrustExceptionSpec, raw)
+    except NotUnderstood:
         return None
     return Exemption(str(metadata.get("name", "")), spec)
 

@@ -13,8 +13,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from pydantic import ValidationError
-
+from edgemodel_operator.api.base import NotUnderstood, read_spec
 from edgemodel_operator.api.trustpolicy import Mode, TrustPolicySpec
 from edgemodel_operator.core.exemption import Exemption, choose_exemption
 from edgemodel_operator.core.glob import glob_matches
@@ -40,8 +39,8 @@ class Policy:
 class BrokenPolicy:
     """A TrustPolicy object that was not understood: no image that it may speak about can satisfy it.
 
-    It comes from a newer version of the product, or was stored before its schema was tightened. Leaving it
-    out would drop a requirement silently.
+    It has a field that is misspelt or of a newer version of the product, or was stored before its schema was
+    tightened. Leaving it out would drop a requirement silently.
     """
 
     name: str
@@ -92,11 +91,9 @@ def parse_policy(raw: Mapping[str, Any]) -> AnyPolicy:
     name = str(metadata.get("name", "")) if isinstance(metadata, Mapping) else ""
     spec = raw.get("spec")
     try:
-        return Policy(name, TrustPolicySpec.model_validate(spec))
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(("spec", *(str(part) for part in first["loc"])))
-        problem = f"{where}: {first['msg']}"
+        return Policy(name, read_spec(TrustPolicySpec, raw))
+    except NotUnderstood as error:
+        problem = str(error)
     fields = spec if isinstance(spec, Mapping) else {}
     images = _globs(fields.get("images"))
     namespaces = _globs(fields.get("namespaces", EVERYTHING))

@@ -85,6 +85,19 @@ def test_case_40h_what_no_schema_can_say_is_asked_of_the_check() -> None:
     )
 
 
+@pytest.mark.parametrize("document", [review(policy_spec()), exception_review(exception_spec())])
+def test_a_field_beside_the_spec_is_refused_when_it_is_written(document: dict[str, Any]) -> None:
+    document["request"]["object"]["policies"] = ["tools"]
+    (sentence,) = problems(document)
+    assert "cannot be understood: policies: there is no such field here" in sentence
+    # What is stored already does not keep a finalizer from going.
+    document["request"] |= {"operation": "UPDATE", "oldObject": document["request"]["object"]}
+    assert problems(document) == ()
+    bare = {name: value for name, value in document["request"]["object"].items() if name != "policies"}
+    document["request"]["oldObject"] = bare
+    assert problems(document) != ()
+
+
 @pytest.mark.parametrize(
     ("spec", "namespace", "want"),
     [
@@ -127,8 +140,8 @@ def test_a_change_says_who_changed_what_and_how() -> None:
         name="plant",
         user="kim",
         dry_run=False,
-        spec=policy_spec(mode="Audit", acceptCopies=True),
-        spec_unchanged=False,
+        content={"spec": policy_spec(mode="Audit", acceptCopies=True)},
+        content_unchanged=False,
         changes=("acceptCopies: none → true", 'mode: "Enforce" → "Audit"'),
     )
     assert change.subject == "TrustPolicy plant"
@@ -184,4 +197,4 @@ def test_any_change_is_refused_or_described(plural: str, operation: str, new: An
     except InvalidReview:
         return
     found = check_change(change, OWN_NAMESPACE, no_problem, NOW)
-    assert bool(found) == (operation != "DELETE" and not change.spec_unchanged)
+    assert bool(found) == (operation != "DELETE" and not change.content_unchanged)

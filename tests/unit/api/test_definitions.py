@@ -96,6 +96,18 @@ def test_schemas_are_structural(kind: Kind) -> None:
 
 
 @each_kind
+def test_unknown_fields_are_kept_where_they_could_ask_for_more_trust(kind: Kind) -> None:
+    schema = schema_of(kind)
+    status = list(walk(schema["properties"].pop("status", {"type": "object"}), "status"))
+    del schema["properties"]["metadata"]  # the API server reads it by itself
+    objects = [(path, node) for path, node in walk(schema, kind.name) if node["type"] == "object"]
+    keeping = {path for path, node in objects if node.get("x-kubernetes-preserve-unknown-fields")}
+    grants_trust = kind.type in (TrustPolicy, TrustException)
+    assert keeping == ({path for path, _ in objects} if grants_trust else set())
+    assert not any("x-kubernetes-preserve-unknown-fields" in node for _, node in status)
+
+
+@each_kind
 def test_every_field_is_described(kind: Kind) -> None:
     for path, node in walk(schema_of(kind), kind.name):
         is_item = path.endswith(("[]", "{}", ".apiVersion", ".kind", ".metadata"))

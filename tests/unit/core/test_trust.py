@@ -69,6 +69,7 @@ def test_the_policies_come_in_the_order_of_their_names() -> None:
         ({"mode": "Shadow"}, "spec.mode"),
         ({"authorities": []}, "spec.authorities"),
         ({"authorities": [{"name": "x", "keys": [{}]}]}, "spec.authorities.0.keys.0"),
+        ({"accept_copies": True}, "spec.accept_copies: there is no such field here"),
     ],
 )
 def test_a_policy_that_is_not_understood_still_claims_its_images(
@@ -80,6 +81,14 @@ def test_a_policy_that_is_not_understood_still_claims_its_images(
     assert matching_policies([policy], IMAGE, "plant-a") == (policy,)
     assert matching_policies([policy], "other.example.com/x", "plant-a") == ()
     assert strictest_mode([policy]) is Mode.ENFORCE
+
+
+def test_a_policy_with_a_field_beside_its_spec_is_not_understood() -> None:
+    good = raw_policy("new", "**") | {"apiVersion": "x/v1", "kind": "TrustPolicy", "status": {}}
+    assert not isinstance(parse_policy(good), BrokenPolicy)
+    policy = parse_policy(good | {"threshold": 2})
+    assert isinstance(policy, BrokenPolicy)
+    assert policy.problem.startswith("threshold: there is no such field here")
 
 
 @pytest.mark.parametrize("spec", [None, [], {"images": "x/*"}, {"images": [1]}, {"images": []}])

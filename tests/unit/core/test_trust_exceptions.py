@@ -102,6 +102,11 @@ def test_case_40_an_exception_that_is_not_understood_excuses_nothing(change: dic
     assert parse_exemption({}, SYSTEM) is None
 
 
+def test_case_40_an_exception_with_a_field_beside_its_spec_excuses_nothing() -> None:
+    assert parse_exemption(raw_exception(), SYSTEM) is not None
+    assert parse_exemption(raw_exception() | {"policies": ["tools"]}, SYSTEM) is None
+
+
 @pytest.mark.parametrize(
     ("expires", "want"),
     [
