@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -15,12 +17,14 @@ from edgemodel_operator.oci.descriptor import Descriptor
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.oci.transport import new_session
-from edgemodel_operator.signing import bundle
-from edgemodel_operator.signing.attest import Attestation, attest_digest, attestation_tag
+from edgemodel_operator.signing import bundle, stored_attestations
+from edgemodel_operator.signing.attached import BundlePart, Part, keep_bundles, keep_layers
+from edgemodel_operator.signing.attest import Attestation, attest_digest
 from edgemodel_operator.signing.demand import Authority, Demand, PredicateCheck, WantedAttestation
 from edgemodel_operator.signing.errors import NotSignable
 from edgemodel_operator.signing.keys import KeyPair, LocalKey, PublicKey, generate_key_pair, load_private_key
 from edgemodel_operator.signing.sign import BOTH, sign_image
+from edgemodel_operator.signing.stored_attestations import ENVELOPE_MEDIA_TYPE, attestation_tag
 from edgemodel_operator.signing.verdict import Format, Trusted
 from edgemodel_operator.signing.verify import verify_image
 from support.cosign import PASSWORD, VERSIONS, Cosign, cosign_of
@@ -133,6 +137,71 @@ async def test_attesting_again_adds_only_what_is_new(
     assert await attest(Attestation(SLSA, b"{}")) == BOTH
     envelopes, bundles = await stored(registry_client, image.index)
     assert len(envelopes) == len(bundles) == 6
+
+
+@dataclass
+class Counting:
+    """A client that counts the bytes of the blobs it reads, and how many are on their way at once."""
+
+    client: RegistryClient
+    read: list[int] = field(default_factory=list)
+    running: int = 0
+    most: int = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.client, name)
+
+    async def get_blob(self, image: Reference, digest: str, *, max_bytes: int) -> bytes:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            content = await self.client.get_blob(image, digest, max_bytes=max_bytes)
+        finally:
+            self.running -= 1
+        self.read.append(len(content))
+        return content
+
+
+async def store_junk(client: RegistryClient, image: Reference, subject: Descriptor, sizes: list[int]) -> None:
+    """Store what calls itself provenance in both formats, of sizes in bytes."""
+    annotations = {"predicateType": SLSA}
+    parts = []
+    for number, size in enumerate(sizes):
+        content = (b"%d" % number).ljust(size)
+        whole = Descriptor.of(ENVELOPE_MEDIA_TYPE, content)
+        described = Descriptor(whole.media_type, whole.digest, whole.size, annotations=annotations)
+        parts.append(Part(described, content))
+    await keep_layers(client, image.with_tag(attestation_tag(subject.digest)), parts)
+    await keep_bundles(client, image, subject, [BundlePart(part.content, SLSA) for part in parts])
+
+
+async def test_what_is_no_statement_of_ours_by_its_size_is_not_read(
+    registry_client: RegistryClient, image: PushedImage, key: LocalKey
+) -> None:
+    child, counting = image.children[0], Counting(registry_client)
+    subject = await subject_of(registry_client, child)
+    await store_junk(registry_client, child, subject, [100, 50_000, 60_000])
+    for added in (BOTH, frozenset()):
+        assert await attest_digest(cast("Any", counting), child, subject, [PROVENANCE], [key]) == added
+    assert len(counting.read) == 2
+    assert max(counting.read) < 2_000
+
+
+async def test_of_what_may_be_ours_little_is_read_and_one_at_a_time(
+    registry_client: RegistryClient, image: PushedImage, key: LocalKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_attestations, "MAX_TOTAL_BYTES", 20_000)
+    child, counting = image.children[0], Counting(registry_client)
+    subject = await subject_of(registry_client, child)
+    await attest_digest(registry_client, child, subject, [PROVENANCE], [key])
+    await store_junk(registry_client, child, subject, [5_000] * 8)
+    assert await attest_digest(cast("Any", counting), child, subject, [PROVENANCE], [key]) == frozenset()
+    assert len(counting.read) == 2, "ours is the smallest of each format, and nothing is sought after it"
+    other = LocalKey(ec.generate_private_key(ec.SECP256R1()))
+    counting.read.clear()
+    assert await attest_digest(cast("Any", counting), child, subject, [PROVENANCE], [other]) == BOTH
+    assert sum(counting.read) <= 2 * 20_000
+    assert counting.most == 1
 
 
 async def test_only_the_wanted_format_is_written(

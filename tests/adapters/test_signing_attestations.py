@@ -27,16 +27,15 @@ from edgemodel_operator.oci.transport import RetryPolicy
 from edgemodel_operator.signing import bundle
 from edgemodel_operator.signing.attached import BundlePart, keep_bundles
 from edgemodel_operator.signing.attest import (
-    ENVELOPE_MEDIA_TYPE,
     Attestation,
     attest_digest,
-    attestation_tag,
     make_envelope,
 )
 from edgemodel_operator.signing.demand import Authority, Demand, PredicateCheck, WantedAttestation
 from edgemodel_operator.signing.keyless import load_identity
 from edgemodel_operator.signing.keys import LocalKey
 from edgemodel_operator.signing.sign import sign_image
+from edgemodel_operator.signing.stored_attestations import ENVELOPE_MEDIA_TYPE, attestation_tag
 from edgemodel_operator.signing.verdict import Format, Outcome, Reason, Trusted, Untrusted, Verdict
 from edgemodel_operator.signing.verify import verify_image
 from support.registry import FaultyRegistry, RegistryServer, fail_times

@@ -12,6 +12,7 @@ import base64
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from edgemodel_operator.oci.descriptor import Descriptor, canonical_json
 from edgemodel_operator.oci.errors import NotFound, TooLarge
@@ -27,13 +28,21 @@ from edgemodel_operator.signing.attached import (
     read_tag,
 )
 from edgemodel_operator.signing.errors import FormatError, NotSignable
+from edgemodel_operator.signing.judge import Candidate
 from edgemodel_operator.signing.keys import Signer
 from edgemodel_operator.signing.sign import BOTH
+from edgemodel_operator.signing.stored import MAX_OBJECTS, Stored
+from edgemodel_operator.signing.stored_attestations import (
+    ENVELOPE_MEDIA_TYPE,
+    attestation_tag,
+    read_statement,
+    turn,
+    within_limits,
+)
 from edgemodel_operator.signing.strict_json import parse_strict_json
 from edgemodel_operator.signing.tag_manifest import layers_of
 from edgemodel_operator.signing.verdict import Format
 
-ENVELOPE_MEDIA_TYPE = "application/vnd.dsse.envelope.v1+json"
 PREDICATE_TYPE_ANNOTATION = "predicateType"
 """Annotation of an envelope's layer. Unsigned: it saves reading others, and decides nothing."""
 
@@ -42,8 +51,8 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 MAX_PREDICATE_BYTES = 8 * 1024 * 1024
 """Base64 adds a third, and verifiers read bundles of up to `bundle.MAX_BUNDLE_BYTES`."""
 
-MAX_ENVELOPE_BYTES = bundle.MAX_BUNDLE_BYTES
-MAX_LOOKED_AT = 100
+MAX_AROUND_BYTES = 16 * 1024
+"""What an envelope or a bundle holds besides its payload: names, and one signature with its key."""
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x7e]+\Z")
 
@@ -68,16 +77,20 @@ class _Statement:
         return bundle.pre_authentication_encoding(bundle.STATEMENT_MEDIA_TYPE, self.payload)
 
 
-@dataclass(frozen=True)
-class _Signed:
-    """A statement as stored, with one signature over it that nobody has checked yet."""
+class _Missing(NamedTuple):
+    """A statement that a signer has not signed yet, as far as is known."""
 
-    payload: bytes
-    signature: bytes
+    statement: _Statement
+    signer: Signer
 
-    def is_by(self, signer: Signer, statement: _Statement) -> bool:
-        same = self.payload == statement.payload
-        return same and signer.public_key.verifies(self.signature, statement.message)
+    def is_in(self, found: Candidate) -> bool:
+        """Whether this is what was found; nobody has checked its signature before."""
+        same = found.payload == self.statement.payload
+        return same and self.signer.public_key.verifies(found.signature, self.statement.message)
+
+    def may_have(self, size: int) -> bool:
+        """Whether something stored of so many bytes can be this: what surely is not need not be read."""
+        return 0 <= size - _base64_length(len(self.statement.payload)) <= MAX_AROUND_BYTES
 
 
 def make_attestation(repository: str, digest: str, attestation: Attestation) -> bytes:
@@ -114,11 +127,6 @@ def make_envelope(statement: bytes, signature: bytes) -> bytes:
             "signatures": [{"keyid": "", "sig": base64.b64encode(signature).decode()}],
         }
     )
-
-
-def attestation_tag(digest: str) -> str:
-    """Return the tag under which cosign keeps the attestations of `digest`: `sha256-<hex>.att`."""
-    return f"{digest.replace(':', '-')}.att"
 
 
 async def attest_digest(
@@ -161,14 +169,7 @@ class _Attesting:
         return self.image.with_tag(attestation_tag(self.subject.digest))
 
     async def attest(self, kind: Format) -> bool:
-        stored = await (self.stored_legacy() if kind is Format.LEGACY else self.stored_bundles())
-        by_key = {signer.public_key.fingerprint: signer for signer in self.signers}
-        missing = [
-            (statement, signer)
-            for statement in dict.fromkeys(self.statements)
-            for signer in by_key.values()
-            if not any(one.is_by(signer, statement) for one in stored)
-        ]
+        missing = await self.missing(kind)
         signed = [(one, signer, await signer.sign(one.message)) for one, signer in missing]
         if signed and kind is Format.LEGACY:
             parts = [_layer(one.predicate_type, make_envelope(one.payload, made)) for one, _, made in signed]
@@ -181,46 +182,64 @@ class _Attesting:
             await keep_bundles(self.client, self.image, self.subject, bundles)
         return bool(signed)
 
-    async def stored_legacy(self) -> list[_Signed]:
+    async def missing(self, kind: Format) -> list[_Missing]:
+        """Tell who has not signed what yet, each key once.
+
+        Whoever may push can store as much as they like: little is read, one after the other, nothing kept.
+        """
+        by_key = {signer.public_key.fingerprint: signer for signer in self.signers}
+        missing = [
+            _Missing(statement, signer)
+            for statement in dict.fromkeys(self.statements)
+            for signer in by_key.values()
+        ]
+        stored = await (self.stored_legacy() if kind is Format.LEGACY else self.stored_bundles())
+        likely = [one for one in stored if any(our.may_have(one.blob.size) for our in missing)]
+        for one in within_limits(likely).stored:
+            async with turn(one):
+                missing = await self.without(one, missing, kind)
+        return missing
+
+    async def without(self, stored: Stored, missing: list[_Missing], kind: Format) -> list[_Missing]:
+        """Leave out what one stored statement is, which is read unless it can be none of them."""
+        if not any(our.may_have(stored.blob.size) for our in missing):
+            return missing
+        try:
+            found = await read_statement(self.client, self.image, stored, kind)
+        except (NotFound, TooLarge, FormatError):
+            return missing
+        return [our for our in missing if found is None or not our.is_in(found)]
+
+    async def stored_legacy(self) -> list[Stored]:
         _, document = await read_tag(self.client, self.tag)
-        wanted = [
-            layer.digest
+        return [
+            Stored(layer.digest, layer)
             for layer in layers_of(document)
             if layer.media_type == ENVELOPE_MEDIA_TYPE
             and layer.annotations.get(PREDICATE_TYPE_ANNOTATION) in self.types
         ]
-        read = await asyncio.gather(*(self.read_envelope(digest) for digest in wanted[:MAX_LOOKED_AT]))
-        return [one for one in read if one is not None]
 
-    async def read_envelope(self, digest: str) -> _Signed | None:
-        try:
-            return _parse_envelope(
-                await self.client.get_blob(self.image, digest, max_bytes=MAX_ENVELOPE_BYTES)
-            )
-        except (NotFound, TooLarge, FormatError):
-            return None
-
-    async def stored_bundles(self) -> list[_Signed]:
+    async def stored_bundles(self) -> list[Stored]:
         listed = await self.client.list_referrers(
             self.image, self.subject.digest, max_referrers=MAX_REFERRERS_TO_KEEP
         )
-        read = await asyncio.gather(*(self.read_bundle(one) for one in _worth_reading(listed, self.types)))
-        return [one for one in read if one is not None]
+        found = await asyncio.gather(*(self.find_bundle(one) for one in _worth_reading(listed, self.types)))
+        return [one for one in found if one is not None]
 
-    async def read_bundle(self, referrer: Descriptor) -> _Signed | None:
+    async def find_bundle(self, referrer: Descriptor) -> Stored | None:
         try:
             manifest = await self.client.get_manifest(
                 self.image.with_digest(referrer.digest), max_bytes=bundle.MAX_MANIFEST_BYTES
             )
             where = bundle.parse_bundle_manifest(manifest.body)
-            if where is None:
-                return None
-            found = bundle.parse_bundle(
-                await self.client.get_blob(self.image, where.digest, max_bytes=bundle.MAX_BUNDLE_BYTES)
-            )
         except (NotFound, TooLarge, FormatError):
             return None
-        return _Signed(found.payload, found.signature) if found is not None else None
+        return Stored(referrer.digest, where) if where is not None else None
+
+
+def _base64_length(size: int) -> int:
+    """Give how many characters so many bytes take in base64."""
+    return (size + 2) // 3 * 4
 
 
 def _layer(predicate_type: str, envelope: bytes) -> Part:
@@ -235,10 +254,4 @@ def _layer(predicate_type: str, envelope: bytes) -> Part:
 def _worth_reading(listed: Iterable[Descriptor], types: frozenset[str]) -> list[Descriptor]:
     """Leave out what calls itself an attestation of other types; lists need not say of what type one is."""
     named = [one for one in listed if one.annotations.get(bundle.PREDICATE_TYPE_ANNOTATION) in {None, *types}]
-    return named[:MAX_LOOKED_AT]
-
-
-def _parse_envelope(data: bytes) -> _Signed:
-    document = parse_strict_json(data, max_bytes=MAX_ENVELOPE_BYTES, what="the attestation's envelope")
-    found = bundle.parse_envelope(document)
-    return _Signed(found.payload, found.signature)
+    return named[:MAX_OBJECTS]

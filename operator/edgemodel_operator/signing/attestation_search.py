@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from contextlib import aclosing
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 from edgemodel_operator.oci.errors import NotFound, RegistryError, TooLarge
 from edgemodel_operator.oci.reference import Reference
@@ -21,14 +20,8 @@ from edgemodel_operator.signing.demand import Demand, WantedAttestation
 from edgemodel_operator.signing.errors import FormatError
 from edgemodel_operator.signing.predicates import PredicateChecks
 from edgemodel_operator.signing.stored import Stored
-from edgemodel_operator.signing.stored_attestations import list_statements, read_statement
+from edgemodel_operator.signing.stored_attestations import list_statements, read_statement, turn
 from edgemodel_operator.signing.verdict import Attested, Format, Reason, Rejected
-
-LARGE_BYTES = 1024 * 1024
-MAX_LARGE = 2
-"""Large statements held at a time in one event loop: each takes a multiple of its size while it is parsed."""
-
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -94,7 +87,7 @@ class AttestationSearch:
                 yield failed
             for stored in listing.stored:
                 # Whoever asks for the next one is done with this one: one is held at a time.
-                async with _turn(stored):
+                async with turn(stored):
                     yield await self._statement(digest, stored, kind)
             if listing.left_out:
                 message = f"{listing.left_out} more objects are attached than are read"
@@ -112,13 +105,6 @@ class AttestationSearch:
         if candidate is None:
             return Rejected(Reason.ATTESTATION_MISSING, "there is an object of another kind", step=11)
         return await asyncio.to_thread(judge_statement, candidate, digest, self._authorities)
-
-
-def _turn(stored: Stored) -> AbstractAsyncContextManager[None]:
-    """Wait, for a large statement, until few enough others are held."""
-    if stored.blob.size <= LARGE_BYTES:
-        return nullcontext()
-    return _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(MAX_LARGE))
 
 
 async def _answer(
