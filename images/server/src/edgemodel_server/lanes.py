@@ -84,15 +84,14 @@ class InlineLane:
     def take(self, call: Call) -> bool:
         """Take a call over; False where its shape is not one of the prepared ones, or there is no room."""
         rows = count_rows(call.inputs) if self._batched else 1
-        start = self._ends[-1] if self._ends else 0
-        end = start + rows
         if not rows or rows > self._capacity:
             return False
-        if end > self._capacity:
-            if self._computing:  # the memory still holds answers that are being sent
+        start = self._ends[-1] if self._ends else 0
+        if start + rows > self._capacity:
+            start = self._make_room()
+            if start + rows > self._capacity:
                 return False
-            self._flush()
-            start, end = 0, rows
+        end = start + rows
         for name, memory in self._memory:
             memory[start:end] = call.inputs[name]
         self._calls.append(call)
@@ -105,6 +104,16 @@ class InlineLane:
             else:
                 self._loop.call_soon(self._flush)
         return True
+
+    def _make_room(self) -> int:
+        """Compute what is waiting, unless the memory still holds answers that are being sent.
+
+        Returns the first free row. It is not always 0: an answer may begin the next call of its connection,
+        which then waits here.
+        """
+        if not self._computing:
+            self._flush()
+        return self._ends[-1] if self._ends else 0
 
     def _flush(self) -> None:
         """Compute what is waiting."""
