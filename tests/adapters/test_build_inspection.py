@@ -7,14 +7,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgemodel_operator.api.edgemodel_status import ModelFile, ModelReport, ModelTensor, OperatorSet
 from edgemodel_operator.api.model import ModelFormat
+from edgemodel_operator.build.asking import Asked, Program
 from edgemodel_operator.build.failures import BuildError, Reason
 from edgemodel_operator.build.inspection import inspect_model
 from support.build import make_onnx, parse_onnx
@@ -178,6 +181,29 @@ def test_a_gibibyte_of_weights_costs_no_memory(large: tuple[Path, list[ModelFile
     assert int(measured.stdout) < 160 * MIB
 
 
+def constant_weights(tensor: Any) -> Any:
+    model = parse_onnx(make_onnx())
+    model.graph.node.append(helper.make_node("Constant", [], ["c"], value=tensor))
+    return model
+
+
+def initial_weights(tensor: Any) -> Any:
+    model = parse_onnx(make_onnx())
+    model.graph.initializer.append(tensor)
+    return model
+
+
+@pytest.mark.parametrize("holding", [initial_weights, constant_weights])
+def test_weights_that_were_not_moved_cost_no_memory(tmp_path: Path, holding: Callable[[Any], Any]) -> None:
+    skeleton = tmp_path / "skeleton"
+    weights = numpy.zeros(25 * MIB, numpy.float32)
+    skeleton.write_bytes(holding(numpy_helper.from_array(weights, "w")).SerializeToString())
+    files = [ModelFile(name="model.onnx", sha256="", size=1)]
+    program = [sys.executable, "-c", MEASURE, str(skeleton), json.dumps([file.to_raw() for file in files])]
+    measured = subprocess.run(program, check=True, capture_output=True, text=True)
+    assert int(measured.stdout) < 100 * MIB
+
+
 def test_the_reader_has_no_network_and_writes_no_files(tmp_path: Path) -> None:
     """Put another reader in the place of the real one and let it try."""
     (tmp_path / "model").write_bytes(make_onnx())
@@ -231,3 +257,57 @@ async def test_a_reader_that_ends_without_an_answer_is_a_verdict(tmp_path: Path)
     )
     output, _ = await process.communicate(json.dumps(request).encode())
     assert (process.returncode, output) == (1, b"")
+
+
+def many_nodes(count: int) -> bytes:
+    """A graph that is large without any weight."""
+    model = parse_onnx(make_onnx())
+    node = helper.make_node("Identity", ["x" * 900], ["y" * 900])
+    model.graph.node.extend([node] * count)
+    return bytes(model.SerializeToString())
+
+
+ANSWER = """
+import sys
+from pathlib import Path
+from edgemodel_operator.build.inspect import __main__ as program
+program.container_memory = lambda: int(sys.argv[2])
+program.main(sys.argv[1:2])
+"""
+
+
+def test_a_graph_that_does_not_fit_into_the_container_says_what_to_raise(tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(many_nodes(30_000))
+    request = json.dumps({"format": "ONNX", "skeleton": str(tmp_path / "model"), "sizes": {}}).encode()
+    program = [sys.executable, "-c", ANSWER, str(os.getpid())]
+
+    def answer(memory: int) -> Any:
+        command = [*program, str(memory)]
+        return json.loads(subprocess.run(command, input=request, check=True, capture_output=True).stdout)
+
+    answers = [answer(1024 * MIB), answer(8192 * MIB)]
+    assert answers[0]["outOfMemory"]
+    assert "more than 256 MiB" in answers[0]["message"]
+    assert "`operator.resources.limits.memory`" in answers[0]["message"]
+    assert answers[1]["ok"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason", "retryable"),
+    [
+        (Asked(-9, b""), Reason.WORKER_DIED, True),
+        (Asked(-11, b""), Reason.INVALID_MODEL, False),
+        (Asked(0, b'{"ok": false, "outOfMemory": true, "message": "M."}'), Reason.OUT_OF_MEMORY, False),
+    ],
+    ids=["killed", "crashed", "out of memory"],
+)
+async def test_only_what_the_model_does_is_laid_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Asked, reason: Reason, retryable: bool
+) -> None:
+    async def ask(program: Program, request: bytes) -> Asked:
+        return asked
+
+    monkeypatch.setattr(Program, "ask", ask)
+    with pytest.raises(BuildError) as caught:
+        await inspect(tmp_path, ModelFormat.ONNX, (make_onnx(),))
+    assert (caught.value.failure.reason, caught.value.failure.retryable) == (reason, retryable)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +13,7 @@ from edgemodel_operator.api.edgemodel_status import ModelReport
 from edgemodel_operator.api.model import ModelFormat
 from edgemodel_operator.build.asking import Asked, Program
 from edgemodel_operator.build.environment import child_environment
-from edgemodel_operator.build.failures import Reason, fail
+from edgemodel_operator.build.failures import BuildError, Reason, fail
 
 _PROGRAM = "edgemodel_operator.build.inspect"
 _TIMEOUT_SECONDS = 120.0
@@ -36,8 +37,8 @@ async def inspect_model(model_format: ModelFormat, skeleton: Path, files: Sequen
 
     `skeleton` is read; of `files`, the main one first, names and sizes count alone: an ONNX graph may name
     those that lie beside its main file, and an IR belongs to the `.bin` among them. Raises
-    BuildError(InvalidModel) when it is no model of the format, or when reading it goes beyond the limits or
-    crashes the reader.
+    BuildError(InvalidModel) when it is no model of the format, or when reading it takes too long or crashes
+    the reader; OutOfMemory beyond the memory of the reader, WorkerDied when the reader was killed.
     """
     if skeleton.is_symlink() or not skeleton.is_file():
         raise fail(
@@ -48,16 +49,30 @@ async def inspect_model(model_format: ModelFormat, skeleton: Path, files: Sequen
     try:
         answer = json.loads(asked.output)
     except ValueError as error:
+        if asked.code == -signal.SIGKILL:
+            raise _killed() from error
         raise fail(
             Reason.INVALID_MODEL,
             f"The file is no {model_format} model that can be read: its reader {asked.ending}.",
         ) from error
+    if answer.get("outOfMemory"):
+        raise fail(Reason.OUT_OF_MEMORY, f"The {model_format} model cannot be read. {answer['message']}")
     if answer["ok"] is not True:
         raise fail(
             Reason.INVALID_MODEL,
             f"The file is no {model_format} model that can be served. {answer['message']}",
         )
     return ModelReport.model_validate(answer["report"] | {"sizeBytes": sum(file.size for file in files)})
+
+
+def _killed() -> BuildError:
+    # Not a word about the model: the reader's own limits end it in other ways.
+    return fail(
+        Reason.WORKER_DIED,
+        "The process that reads the model was killed, as the kernel does where memory is short; the build "
+        "starts again. If it happens again, raise `operator.resources.limits.memory` of the operator's chart "
+        "(for a build in a Job `builds.resources.limits.memory`), or lower `operator.maxConcurrentBuilds`.",
+    )
 
 
 def _sizes(files: Sequence[NamedFile]) -> dict[str, int]:

@@ -6,6 +6,9 @@ import ctypes
 import os
 import resource
 import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 
 from edgemodel_operator.build.system_calls import SETGROUPS, refused_numbers, this_machine, write_filter
 
@@ -14,6 +17,9 @@ _PR_SET_DUMPABLE = 4
 _PR_SET_SECCOMP = 22
 _PR_SET_NO_NEW_PRIVS = 38
 _SECCOMP_MODE_FILTER = 2
+_FIRST_VICTIM = "1000"
+_NO_LIMIT = 1 << 60
+"""Version 1 of control groups writes a number near 2**63 for none."""
 
 
 def limit_soft(kind: int, value: int) -> None:
@@ -27,6 +33,47 @@ def limit_hard(kind: int, value: int) -> None:
     _, hard = resource.getrlimit(kind)
     bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.setrlimit(kind, (bound, bound))
+
+
+def be_ended_first() -> None:
+    """Have the kernel choose this process before others where memory is short: the operator is to stay."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_FIRST_VICTIM)
+
+
+def container_memory(root: Path = Path("/")) -> int | None:
+    """Give how many bytes of memory the container, or the control group of this process, may use.
+
+    None without a limit. Format: cgroups(7), both versions. `root` is where the system is.
+    """
+    found = [_read_limit(path) for path in _limit_files(root)]
+    return min((limit for limit in found if limit is not None), default=None)
+
+
+def _limit_files(root: Path) -> Iterator[Path]:
+    """Give the files with limits from the group of this process up; a container may see the top alone."""
+    groups = root / "sys/fs/cgroup"
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in ["0::/", "1:memory:/", *lines]:
+        _, controllers, path = line.split(":", 2)
+        folder = PurePosixPath(path.lstrip("/"))
+        for group in (folder, *folder.parents):
+            if not controllers:
+                yield groups / group / "memory.max"
+            elif "memory" in controllers.split(","):
+                yield groups / "memory" / group / "memory.limit_in_bytes"
+
+
+def _read_limit(path: Path) -> int | None:
+    """Give the limit in a file; None where there is no file, or no limit."""
+    try:
+        limit = int(path.read_text())
+    except (OSError, ValueError):  # `max`
+        return None
+    return limit if limit < _NO_LIMIT else None
 
 
 def die_with_parent(parent: int) -> None:

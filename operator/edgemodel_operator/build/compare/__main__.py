@@ -14,12 +14,12 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from edgemodel_operator.build.limits import (
+    be_ended_first,
     die_with_parent,
     limit_hard,
     renounce_privileges,
@@ -31,7 +31,6 @@ DATA_PER_MODEL_BYTE = 3
 """Private memory of one run: libraries and tensors, and what a model needs while it is loaded."""
 
 CPU_SECONDS = 60
-_FIRST_VICTIM = "1000"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -39,8 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     die_with_parent(int(arguments[0]))
     renounce_privileges()
     request = json.load(sys.stdin)
-    with suppress(OSError):  # where memory is short, the operator is to stay
-        Path("/proc/self/oom_score_adj").write_text(_FIRST_VICTIM)
+    be_ended_first()
     limit_hard(resource.RLIMIT_DATA, DATA_BYTES + DATA_PER_MODEL_BYTE * request["bytes"])
     limit_hard(resource.RLIMIT_CPU, CPU_SECONDS)
     limit_hard(resource.RLIMIT_FSIZE, 0)

@@ -4,7 +4,8 @@
 to read, and the sizes (bytes) of all files of the model by their names beside it. Untrusted bytes are read
 here, so this is a program of its own: the kernel limits its memory and CPU time, forbids it to write files,
 to reach the network and to start programs, and it inherits neither secrets nor sockets. Prints one JSON
-object: `{"ok": true, "report": …}` or `{"ok": false, "message": sentence}`.
+object: `{"ok": true, "report": …}` or `{"ok": false, "message": sentence}`, with `"outOfMemory": true` where
+more memory would have helped.
 """
 
 from __future__ import annotations
@@ -18,16 +19,25 @@ from pathlib import Path
 from edgemodel_operator.build.inspect.found import Found
 from edgemodel_operator.build.inspect.objection import Objection
 from edgemodel_operator.build.limits import (
+    be_ended_first,
+    container_memory,
     die_with_parent,
     limit_hard,
+    limit_soft,
     renounce_privileges,
     renounce_system_calls,
 )
 
-MEMORY_BYTES = 1024 * 1024 * 1024
-MEMORY_PER_MODEL_BYTE = 4
+MOST_BYTES = 1024 * 1024 * 1024
+"""Address space besides the model, which may be mapped; private memory where the container has no limit."""
+LEAST_BYTES = 128 * 1024 * 1024
+"""Private memory in any container: twice what a common model takes."""
+SHARE = 4
+"""A container with this many times its memory holds the operator, and the builds that it starts at once."""
 CPU_SECONDS = 60
 CPU_BYTES_PER_SECOND = 20_000_000
+CPU_GRACE_SECONDS = 5
+"""Between the signal that says what was exceeded, and the one that nobody survives."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,8 +47,14 @@ def main(arguments: Sequence[str]) -> int:
     request = json.load(sys.stdin)
     skeleton = Path(request["skeleton"])
     size = skeleton.stat().st_size
-    limit_hard(resource.RLIMIT_AS, MEMORY_BYTES + MEMORY_PER_MODEL_BYTE * size)
-    limit_hard(resource.RLIMIT_CPU, CPU_SECONDS + size // CPU_BYTES_PER_SECOND)
+    memory = container_memory()
+    private = private_bytes(memory)
+    be_ended_first()
+    limit_hard(resource.RLIMIT_AS, MOST_BYTES + size)
+    limit_hard(resource.RLIMIT_DATA, private)
+    cpu_seconds = CPU_SECONDS + size // CPU_BYTES_PER_SECOND
+    limit_hard(resource.RLIMIT_CPU, cpu_seconds + CPU_GRACE_SECONDS)
+    limit_soft(resource.RLIMIT_CPU, cpu_seconds)
     limit_hard(resource.RLIMIT_FSIZE, 0)
     renounce_system_calls()
     try:
@@ -47,9 +63,25 @@ def main(arguments: Sequence[str]) -> int:
     except Objection as error:
         answer = {"ok": False, "message": str(error)}
     except MemoryError:
-        answer = {"ok": False, "message": "Reading the model takes more memory than a model of its size may."}
+        answer = {"ok": False, "outOfMemory": True, "message": _too_large(private, memory)}
     print(json.dumps(answer))
     return 0
+
+
+def private_bytes(memory: int | None) -> int:
+    """Give the private memory (bytes) of this process, where the container may use `memory`."""
+    return MOST_BYTES if memory is None else min(MOST_BYTES, max(LEAST_BYTES, memory // SHARE))
+
+
+def _too_large(private: int, memory: int | None) -> str:
+    said = f"Reading it takes more than {private >> 20} MiB of memory, though no weights are read"
+    if memory is None or private == MOST_BYTES:
+        return f"{said}: its graph is larger than that of any model that is served."
+    return (
+        f"{said}; that much is left to it of the {memory >> 20} MiB of this container: raise "
+        "`operator.resources.limits.memory` of the operator's chart, for a build in a Job "
+        "`builds.resources.limits.memory`."
+    )
 
 
 def inspect_files(model_format: str, skeleton: Path, sizes: Mapping[str, int]) -> Found:

@@ -1,4 +1,4 @@
-"""Reading ONNX graphs with the onnx package; their weights may lie in other files, and are never read.
+"""Reading ONNX graphs with the onnx package; their weights are never read, wherever they lie.
 
 Format: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. Only the inspecting process may import this
 module: it imports onnx, a native parser.
@@ -6,6 +6,7 @@ module: it imports onnx, a native parser.
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,23 +17,30 @@ from google.protobuf.message import DecodeError
 from edgemodel_operator.build.inspect.found import FREE, Found, Tensor
 from edgemodel_operator.build.inspect.memory import Step, count_bytes, count_elements, peak_bytes
 from edgemodel_operator.build.inspect.objection import Objection
+from edgemodel_operator.build.inspect.onnx_outline import Outline
 from edgemodel_operator.build.inspect.onnx_tensors import BITS, DATATYPES, StoredTensors
 
 MIN_IR_VERSION = 3
 """The first version with a stable meaning of operator sets (ONNX 1.0)."""
 STANDARD = "ai.onnx"
 
+_COPIES = 6
+"""How often a graph is in memory while its shapes are inferred: as bytes and decoded, here and in onnx."""
 _STANDARD_DOMAINS = frozenset({"", STANDARD})
 
 
 def inspect_onnx(path: Path, sizes: Mapping[str, int]) -> Found:
-    """Describe a graph; `sizes` (bytes) are of the files that its tensors may name. Raises Objection."""
-    model = _load(path)
+    """Describe a graph; `sizes` (bytes) are of the files that its tensors may name.
+
+    Raises Objection, or MemoryError where the graph without its weights is larger than this process may hold.
+    """
+    outline = _outline(path)
+    model = _load(outline)
     _check_versions(model, newest_ir=onnx.IR_VERSION, newest_opset=onnx.defs.onnx_opset_version())
     initial = {tensor.name for tensor in model.graph.initializer}
     initial |= {tensor.values.name for tensor in model.graph.sparse_initializer}
     inputs = [value for value in model.graph.input if value.name not in initial]
-    stored = StoredTensors(sizes)
+    stored = StoredTensors(sizes, outline)
     for tensor in _tensors(model):
         stored.add(tensor)
     return Found(
@@ -45,9 +53,19 @@ def inspect_onnx(path: Path, sizes: Mapping[str, int]) -> Found:
     )
 
 
-def _load(path: Path) -> Any:
+def _outline(path: Path) -> Outline:
     try:
-        model = onnx.load(str(path), format="protobuf", load_external_data=False)
+        return Outline(path)
+    except Objection as error:
+        raise Objection(f"It is not an ONNX file: {error}") from error
+
+
+def _load(outline: Outline) -> Any:
+    most, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    if most != resource.RLIM_INFINITY and _COPIES * len(outline.content) > most:
+        raise MemoryError  # asked beforehand: the parser calls a lack of memory a damaged file
+    try:
+        model = onnx.load_model_from_string(outline.content)
     except (DecodeError, ValueError, RecursionError) as error:
         raise Objection("It is not an ONNX file: its bytes cannot be decoded as a model.") from error
     if not model.HasField("graph") or not model.graph.node:

@@ -15,6 +15,7 @@ import onnx
 
 from edgemodel_operator.build.inspect.memory import count_bytes, count_elements
 from edgemodel_operator.build.inspect.objection import Objection
+from edgemodel_operator.build.inspect.onnx_outline import Content, Outline
 
 _P = onnx.TensorProto
 
@@ -56,9 +57,10 @@ _MOST_PER_ENTRY = 4
 
 @dataclass
 class StoredTensors:
-    """Adds up the tensors of a model; `sizes` (bytes) are those of the files that they may name."""
+    """Adds up the tensors of an outline; `sizes` (bytes) are those of the files that they may name."""
 
     sizes: Mapping[str, int]
+    outline: Outline
     elements: int = 0
     bytes: int = 0
 
@@ -71,13 +73,11 @@ class StoredTensors:
             raise Objection(f"{_the(tensor)} is stored in segments, which no runtime reads.")
         elements = count_elements(tensor.dims)
         size = count_bytes(elements, bits)
-        if tensor.data_location == _P.EXTERNAL or tensor.external_data:
+        left_out = self.outline.left_out(tensor)
+        if left_out is None and (tensor.data_location == _P.EXTERNAL or tensor.external_data):
             self._check_external(tensor, size)
-        elif tensor.HasField("raw_data"):
-            if len(tensor.raw_data) != size:
-                raise Objection(f"{_the(tensor)} needs {size} bytes and has {len(tensor.raw_data)}.")
-        elif elements > _MOST_PER_ENTRY * sum(len(getattr(tensor, name)) for name in _LISTS):
-            raise Objection(f"{_the(tensor)} has fewer elements than its shape says.")
+        else:
+            _check_content(tensor, left_out or _content(tensor), elements, size)
         self.elements += elements
         self.bytes += size
 
@@ -106,6 +106,19 @@ class StoredTensors:
             )
         if length < size or ("length" in said and length != size):
             raise Objection(f"{_the(tensor)} needs {size} bytes and has {length}.")
+
+
+def _content(tensor: Any) -> Content:
+    raw_bytes = len(tensor.raw_data) if tensor.HasField("raw_data") else None
+    return Content(raw_bytes, sum(len(getattr(tensor, name)) for name in _LISTS))
+
+
+def _check_content(tensor: Any, content: Content, elements: int, size: int) -> None:
+    if content.raw_bytes is not None:
+        if content.raw_bytes != size:
+            raise Objection(f"{_the(tensor)} needs {size} bytes and has {content.raw_bytes}.")
+    elif elements > _MOST_PER_ENTRY * content.entries:
+        raise Objection(f"{_the(tensor)} has fewer elements than its shape says.")
 
 
 def _no_such_file(tensor: Any, location: str, sizes: Mapping[str, int]) -> str:

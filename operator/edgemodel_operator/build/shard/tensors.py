@@ -23,7 +23,7 @@ _MOST_ENTRIES = 16
 _TYPED_DATA = frozenset({3, 4, 5, 6, 7, 10, 11})
 """`segment`, and the fields of numbers that are not raw: such tensors stay in the graph."""
 
-_CHILDREN: Mapping[str, Mapping[int, str]] = {
+CHILDREN: Mapping[str, Mapping[int, str]] = {
     "graph": {1: "node", 5: "tensor", 15: "sparse tensor"},
     "function": {7: "node", 11: "attribute"},
     "node": {5: "attribute"},
@@ -95,7 +95,7 @@ def tensors_below(
         if field is None:
             open_messages.pop()
             continue
-        child = _CHILDREN[kind].get(field.number)
+        child = CHILDREN[kind].get(field.number)
         if child == "tensor":
             yield read_tensor(file, as_message(field))
         elif child is not None:
