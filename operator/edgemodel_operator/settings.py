@@ -6,6 +6,7 @@ start and not in an incident.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import ssl
 from collections.abc import Mapping
@@ -60,11 +61,21 @@ class SourceSettings(Schema):
     timeout_seconds: Annotated[int, Field(ge=1)] = 1800
     """How long one download may take."""
     denied_networks: tuple[str, ...] = ()
-    """CIDRs that no source may lie in, besides loopback, link-local and the like, which are always refused.
-    The chart names the cluster's Service and pod ranges here."""
+    """CIDRs that no source may lie in, besides loopback, link-local and the like, which are always refused,
+    and the Service and pod ranges that the cluster's own API tells."""
     allowed_networks: tuple[str, ...] = ()
     """CIDRs that sources may lie in although they would be refused, for example a loopback address in a test
     or one file server inside a denied range."""
+
+    @field_validator("denied_networks", "allowed_networks")
+    @classmethod
+    def _read_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for text in networks:
+            try:
+                ipaddress.ip_network(text)
+            except ValueError as error:
+                raise ValueError(f"write networks as 10.43.0.0/16 or fd00::/8: {error}") from error
+        return networks
 
 
 PinnedImage = Annotated[str, Field(pattern=r"@sha256:[0-9a-f]{64}$")]

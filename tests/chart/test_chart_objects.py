@@ -14,7 +14,7 @@ import yaml
 from edgemodel_operator.api.model import Origin
 from edgemodel_operator.api.names import FIELD_MANAGER, NODE_LABEL_PREFIX
 from edgemodel_operator.main import LEASE_NAME
-from edgemodel_operator.settings import BuildMode, BuildSettings, Settings
+from edgemodel_operator.settings import BuildMode, BuildSettings, Resources, Settings, SourceSettings
 from support.chart import CHART, NAMESPACE, HelmError, Objects, Render, rendered_settings, rules
 
 DIGEST = f"sha256:{'a' * 64}"
@@ -60,7 +60,23 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "runtimes": None,
         "modelNamespaces": None,
         "acceleratorClasses": None,
-        "builds": {"converters": None, "resources": None, "imagePullSecrets": None},
+        "logLevel": None,
+        "builds": {
+            **dict.fromkeys(["mode", "converters", "resources", "imagePullSecrets", "nodeSelector"]),
+            **dict.fromkeys(["workSizeLimit", "timeoutSeconds", "maxConcurrentJobs", "finishedSeconds"]),
+            "docker": dict.fromkeys(["engines", "tlsSecret", "emulation", "network", "memoryBytes"]),
+            "buildah": dict.fromkeys(["image", "userNamespaces", "network", "maxImageBytes"]),
+        },
+        "sources": dict.fromkeys(["maxBytes", "timeoutSeconds", "deniedNetworks", "allowedNetworks"]),
+        "registries": dict.fromkeys(["plainHttp", "certificateAuthorities", "credentialsSecret"]),
+        "signing": {"command": None},
+        "operator": dict.fromkeys(["maxConcurrentBuilds", "tmpSizeLimit", "resources", "podLabels"]),
+    },
+    "nulls above": {"builds": {"docker": None, "buildah": None}},
+    "nulls on top": {"builds": None},
+    "numbers as texts": {
+        "builds": {"workSizeLimit": "8589934592"},
+        "operator": {"tmpSizeLimit": "8589934592"},
     },
     "nothing optional": {
         "trustPolicySecrets": [],
@@ -108,6 +124,19 @@ def test_builds_are_configured_as_the_values_say(render: Render, tmp_path: Path)
     # What the chart says by default is what the programs take without it.
     plain = rendered_settings(render(), tmp_path).builds
     assert plain == BuildSettings()
+
+
+def test_a_null_means_what_the_programs_take_without_the_value(render: Render, tmp_path: Path) -> None:
+    nothing = rendered_settings(render(VARIANTS["nulls"]), tmp_path)
+    unlimited = BuildSettings(resources=Resources(requests={}, limits={}))
+    assert (nothing.builds, nothing.sources) == (unlimited, SourceSettings())
+    assert (nothing.max_concurrent_builds, nothing.log_level) == (2, "INFO")
+
+
+@pytest.mark.parametrize("networks", [["0.0.0.0/0", "10.43.0.0/16", "10.43.7.9/32"], ["fd00::/8", "::1/128"]])
+def test_networks_are_taken_as_they_are_written(render: Render, networks: list[str], tmp_path: Path) -> None:
+    settings = rendered_settings(render({"sources": {"deniedNetworks": networks}}), tmp_path)
+    assert settings.sources.denied_networks == tuple(networks)
 
 
 def test_all_that_the_programs_can_be_told_is_told_by_the_chart(objects: Objects) -> None:
@@ -335,12 +364,16 @@ def test_the_crds_are_templates_and_stay_when_the_chart_goes(objects: Objects) -
         ({"registries": {"plainHttp": ["http://registry"]}}, "plainHttp"),
         ({"sources": {"maxBytes": 0}}, "maxBytes"),
         ({"sources": {"deniedNetworks": ["10.0.0.0"]}}, "deniedNetworks"),
+        ({"sources": {"deniedNetworks": ["10.43.0.0/33"]}}, "deniedNetworks"),
+        ({"sources": {"deniedNetworks": ["10.43.7.9/16"]}}, "10.43.7.9/16, which has bits of a host"),
+        ({"sources": {"allowedNetworks": ["10.43.7.9/31"]}}, "10.43.7.9/31, which has bits of a host"),
         ({"signing": {"secretNames": [""]}}, "secretNames"),
         ({"modelNamespaces": ["Not A Name"]}, "modelNamespaces"),
         ({"modelNamespaces": [{"name": "plant-b", "secrets": []}]}, "modelNamespaces"),
         ({"acceleratorClasses": [{"name": "x"}]}, "spec"),
         ({"acceleratorClasses": [{"name": "x", "spec": {"sharing": "Shared"}}]}, "runtimes"),
         ({"builds": {"mode": "Pod"}}, "mode"),
+        ({"builds": {"resources": {"claims": []}}}, "claims"),
         ({"builds": {"converters": {"Keras": "registry.example.com/x:1"}}}, "converters"),
         ({"builds": {"converters": {"Caffe": f"registry.example.com/x@{DIGEST}"}}}, "Caffe"),
         ({"builds": {"buildah": {"image": "registry.example.com/buildah:1"}}}, "image"),

@@ -137,6 +137,8 @@ def test_the_operator_makes_nothing_where_the_keys_are(objects: Objects) -> None
         ({"signing": {"secretName": "line-key"}}, "secretName"),
         ({"signing": {"secretNames": ["x", "x"]}}, "secretNames"),
         ({"signing": {"command": {"shell": "sign"}}}, "shell"),
+        ({"signing": {"command": {"argv": ["/opt/signer/sign"]}}}, "publicKey"),
+        ({"signing": {"command": {"publicKey": "-----BEGIN PUBLIC KEY-----"}}}, "publicKey"),
         ({"signer": {"replicas": 2}}, "replicas"),
     ],
 )

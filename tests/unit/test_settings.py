@@ -37,3 +37,10 @@ def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
 def test_upload_hosts_are_read(tmp_path: Path) -> None:
     settings = load(tmp_path, registries={"allowedUploadHosts": ["uploads.plant-a.local"]})
     assert settings.registries.allowed_upload_hosts == ("uploads.plant-a.local",)
+
+
+@pytest.mark.parametrize("name", ["deniedNetworks", "allowedNetworks"])
+@pytest.mark.parametrize("network", ["10.43.7.9/16", "fd00::1/8", "10.43.0.0/33", "plant-a.local"])
+def test_what_is_no_network_is_refused_at_the_start(tmp_path: Path, name: str, network: str) -> None:
+    with pytest.raises(InvalidSettings, match="write networks as"):
+        load(tmp_path, sources={name: [network]})

@@ -104,7 +104,7 @@ volumeMounts:
     readOnly: true
   - name: tmp
     mountPath: /tmp
-  {{- if and (eq .component "operator") .root.Values.builds.docker.tlsSecret }}
+  {{- if and (eq .component "operator") (include "edgemodel.dockerSecret" .root) }}
   - name: docker
     mountPath: /etc/edgemodel-docker
     readOnly: true
@@ -116,64 +116,64 @@ volumeMounts:
   {{- end }}
 {{- end -}}
 
-{{/* The configuration file of the programs: the type Settings says what each key means. */}}
+{{/* The configuration file of the programs: the type Settings says what each key means. A value that is null is left
+     out, and means what the programs take without it. */}}
 {{- define "edgemodel.config" -}}
-{{- $classes := .Values.acceleratorClasses | default list -}}
-{{- $sources := dict "maxBytes" (int64 .Values.sources.maxBytes) "timeoutSeconds" (int64 .Values.sources.timeoutSeconds) "deniedNetworks" (.Values.sources.deniedNetworks | default list) "allowedNetworks" (.Values.sources.allowedNetworks | default list) -}}
+{{- include "edgemodel.checkNetworks" . -}}
 {{- $config := dict
       "runtimes" (.Values.runtimes | default dict)
       "registries" .Values.registries
-      "sources" $sources
+      "sources" .Values.sources
       "builds" (include "edgemodel.builds" . | fromYaml)
       "signing" .Values.signing
       "signer" (dict "serviceName" "edgemodel-signer" "secretName" "edgemodel-signer-tls" "configMapName" "edgemodel-signer-ca" "operatorAccount" "edgemodel-operator" "tokenFile" "/var/run/secrets/edgemodel-signer/token" "port" 8443)
       "admission" (dict "serviceName" "edgemodel-admission" "secretName" "edgemodel-admission-tls" "webhookName" "edgemodel-admission" "port" 8443)
-      "audit" (dict "intervalSeconds" (int64 .Values.audit.intervalSeconds) "namespaceSelector" (include "edgemodel.judgedNamespaces" . | fromJson))
-      "acceleratorClasses" $classes
-      "logLevel" .Values.logLevel
-      "maxConcurrentBuilds" (int64 .Values.operator.maxConcurrentBuilds)
+      "audit" (dict "intervalSeconds" .Values.audit.intervalSeconds "namespaceSelector" (include "edgemodel.judgedNamespaces" . | fromJson))
+      "acceleratorClasses" (.Values.acceleratorClasses | default list)
       "metricsPort" 8080
 -}}
+{{- with .Values.logLevel -}}{{- $_ := set $config "logLevel" . -}}{{- end -}}
+{{- with .Values.operator.maxConcurrentBuilds -}}{{- $_ := set $config "maxConcurrentBuilds" . -}}{{- end -}}
 {{- toYaml $config -}}
 {{- end -}}
 
-{{/* Where images are built. Helm reads large numbers as floats; quantities may be given as numbers. */}}
+{{/* Where images are built, as YAML. Quantities may be given as numbers; the programs read texts. */}}
 {{- define "edgemodel.builds" -}}
-{{- $builds := .Values.builds -}}
-mode: {{ $builds.mode }}
-image: {{ with .Values.image }}{{ if .digest }}{{ .repository }}@{{ .digest }}{{ else }}""{{ end }}{{ end }}
-imagePullSecrets: {{ $builds.imagePullSecrets | default list | toJson }}
-converters: {{ $builds.converters | default dict | toJson }}
-resources:
-  {{- range $kind := list "requests" "limits" }}
-  {{ $kind }}:
-    {{- range $name, $quantity := get ($builds.resources | default dict) $kind | default dict }}
-    {{ $name }}: {{ $quantity | toString | quote }}
-    {{- else }} {}
-    {{- end }}
-  {{- end }}
-nodeSelector: {{ $builds.nodeSelector | default dict | toJson }}
-workSizeLimit: {{ $builds.workSizeLimit }}
-timeoutSeconds: {{ int64 $builds.timeoutSeconds }}
-maxConcurrentJobs: {{ $builds.maxConcurrentJobs }}
-finishedSeconds: {{ int64 $builds.finishedSeconds }}
-{{- with $builds.buildah }}
-buildah:
-  image: {{ .image | quote }}
-  userNamespaces: {{ .userNamespaces }}
-  network: {{ .network | quote }}
-  maxImageBytes: {{ int64 .maxImageBytes }}
-{{- end }}
-{{- with $builds.docker }}
-docker:
-  engines: {{ .engines | default dict | toJson }}
-  tlsSecretDir: {{ .tlsSecret | empty | ternary "" "/etc/edgemodel-docker" | quote }}
-  emulation: {{ .emulation }}
-  network: {{ .network | quote }}
-  memoryBytes: {{ int64 .memoryBytes }}
-  timeoutSeconds: {{ int64 .timeoutSeconds }}
-  maxImageBytes: {{ int64 .maxImageBytes }}
-{{- end }}
+{{- $builds := deepCopy (.Values.builds | default dict) -}}
+{{- $_ := set $builds "image" (.Values.image.digest | empty | ternary "" (include "edgemodel.image" .)) -}}
+{{- $resources := dict "requests" dict "limits" dict -}}
+{{- range $kind, $quantities := $builds.resources -}}
+{{- range $name, $quantity := $quantities -}}
+{{- $_ := set (get $resources $kind) $name (toString $quantity) -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $builds "resources" $resources -}}
+{{- with $builds.docker -}}
+{{- $_ := set . "tlsSecretDir" (.tlsSecret | empty | ternary "" "/etc/edgemodel-docker") -}}
+{{- $_ := unset . "tlsSecret" -}}
+{{- end -}}
+{{- toYaml $builds -}}
+{{- end -}}
+
+{{/* The Secret with which the operator speaks to Docker Engines, if one is named. */}}
+{{- define "edgemodel.dockerSecret" -}}
+{{- with (.Values.builds | default dict).docker -}}{{- .tlsSecret -}}{{- end -}}
+{{- end -}}
+
+{{/* Refuses networks of IPv4 that are written with the address of a host; the programs refuse those of IPv6. */}}
+{{- define "edgemodel.checkNetworks" -}}
+{{- range concat (.Values.sources.deniedNetworks | default list) (.Values.sources.allowedNetworks | default list) -}}
+{{- if not (contains ":" .) -}}
+{{- $parts := splitList "/" . -}}
+{{- $address := 0 -}}
+{{- range splitList "." (first $parts) -}}{{- $address = add (mul $address 256) (atoi .) -}}{{- end -}}
+{{- $size := 1 -}}
+{{- range until (sub 32 (atoi (last $parts)) | int) -}}{{- $size = mul $size 2 -}}{{- end -}}
+{{- if mod $address $size -}}
+{{- fail (printf "sources names the network %s, which has bits of a host: write its first address, or /32 for one address" .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* What all webhooks have in common. Call with (dict "root" $ "path" PATH). */}}
