@@ -107,8 +107,9 @@ class Faults(RuleBasedStateMachine):
     # --- what must never happen --------------------------------------------------------------------------
 
     def require_quarantine(self, simulation: Simulation) -> None:
-        """No quarantined revision gets onto a node that did not have it when it was quarantined."""
+        """What is good is never quarantined; what is quarantined gets onto no node that did not have it."""
         condemned = {item.revision for item in simulation.status.quarantined}
+        assert simulation.status.last_known_good not in condemned, simulation.summary()
         for node in simulation.cluster.nodes.values():
             values = {node.active(simulation.key), node.next(simulation.key)}
             now = {value.partition(".")[0] for value in values if value}

@@ -89,7 +89,12 @@ class MemberState:
 
 
 def begun(member: Member) -> tuple[str, str]:
-    """Put the revision beside what the node has; a first trial that it supersedes goes on if it answers."""
+    """Put the revision beside what the node has; a first trial that it supersedes goes on if it answers.
+
+    Where it passed before and still serves, its pod is no trial: another revision's trial ends, no more.
+    """
+    if member.active == member.value:
+        return member.value, ""
     has = member.active or (member.next if member.runs else "")
     if member.exclusive and not has:
         return member.value, member.value
@@ -114,6 +119,13 @@ def reverted(member: Member) -> tuple[str, str]:
     if member.active not in ("", member.value):
         return member.active, ""
     return (member.fallback.value if member.fallback.value != member.value else ""), ""
+
+
+def given_up(member: Member) -> tuple[str, str]:
+    """Take the revision off a node on which it failed; what is good anyway need only be ready."""
+    if member.value == member.fallback.value and (member.condemned or member.active in ("", member.value)):
+        return restored(member)
+    return reverted(member)
 
 
 def kept(member: Member) -> tuple[str, str]:

@@ -110,7 +110,8 @@ def make_plan(world: World) -> Plan:
     rollout = None
     if mode is not None:
         name = revision.name if revision else ""
-        rollout = plan_rollout(mode, name, fleet.members, world.model.status.rollout, policy, world.now)
+        under_way, good = world.model.status.rollout, world.model.status.last_known_good
+        rollout = plan_rollout(mode, name, fleet.members, under_way, policy, world.now, good)
     status = make_status(world, chain, revision, fleet, rollout, _quarantined(world, rollout, revision))
     return Plan(
         actions=(
@@ -206,7 +207,9 @@ def _garbage(world: World, status: EdgeModelStatus) -> list[Delete]:
 def _quarantined(
     world: World, rollout: RolloutPlan | None, revision: Revision | None
 ) -> tuple[Quarantine, ...]:
-    known = world.model.status.quarantined
+    # A revision that completed a rollout is good, whatever an older operator said of it.
+    good = world.model.status.last_known_good
+    known = tuple(item for item in world.model.status.quarantined if item.revision != good)
     if rollout is None or rollout.quarantine is None or revision is None:
         return known
     digests = tuple(sorted({digest_of(target.image) for target in revision.targets}))

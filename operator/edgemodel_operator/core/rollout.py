@@ -27,10 +27,10 @@ from edgemodel_operator.core.member import (
     Member,
     MemberState,
     begun,
+    given_up,
     kept,
     moved,
     restored,
-    reverted,
     state_of,
 )
 from edgemodel_operator.core.trial import Result
@@ -86,8 +86,12 @@ def plan_rollout(
     status: RolloutStatus | None,
     policy: Policy,
     now: datetime,
+    last_known_good: str = "",
 ) -> RolloutPlan:
-    """Decide the next bounded step of the rollout of `revision`."""
+    """Decide the next bounded step of the rollout of `revision`.
+
+    `last_known_good` has proved itself: it is never put in quarantine, however many nodes fail with it.
+    """
     match mode:
         case Mode.BEGIN:
             return _begin(revision, members, policy, now)
@@ -98,7 +102,7 @@ def plan_rollout(
         case Mode.WAVES:
             if status is None:
                 raise ValueError("waves need the status of a rollout that has begun")
-            return _waves(members, status, policy, now)
+            return _waves(members, status, policy, now, is_good=revision == last_known_good)
 
 
 def _begin(revision: str, members: Sequence[Member], policy: Policy, now: datetime) -> RolloutPlan:
@@ -112,11 +116,13 @@ def _begin(revision: str, members: Sequence[Member], policy: Policy, now: dateti
 # --- waves -----------------------------------------------------------------------------------------------
 
 
-def _waves(members: Sequence[Member], status: RolloutStatus, policy: Policy, now: datetime) -> RolloutPlan:
+def _waves(
+    members: Sequence[Member], status: RolloutStatus, policy: Policy, now: datetime, *, is_good: bool
+) -> RolloutPlan:
     failures = _new_failures(members, status)
     status = status.model_copy(update={"failed": (*status.failed, *failures)[:100]})
     states = tuple(state_of(member, status.failed) for member in members)
-    if _is_over(members, status, policy):
+    if _is_over(members, status, policy) and not is_good:
         return _stop(members, status, policy, states, now)
     if failures:
         # Nodes go back when the evidence is stored: else a kill in between would have them tried again.
@@ -205,7 +211,7 @@ def _wave_step(
     changes = []
     for member in members:
         if member.name in failed:
-            wanted = reverted(member) if member.on_trial else kept(member)
+            wanted = given_up(member) if member.on_trial else kept(member)
         elif member.touched:
             wanted = moved(member)
         elif member.name in chosen:
@@ -287,7 +293,7 @@ def _steady(
     changes = []
     for member in members:
         if member.touched:
-            wanted = reverted(member) if member.on_trial and member.name in failed else moved(member)
+            wanted = given_up(member) if member.on_trial and member.name in failed else moved(member)
         elif member in late and announced:
             wanted = begun(member)
         else:
