@@ -1,8 +1,8 @@
 """Calls that share a computation get their own rows, whatever begins while others are being answered."""
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections import UserDict, deque
+from collections.abc import Callable, Sequence, ValuesView
 from typing import cast
 
 import numpy as np
@@ -12,10 +12,12 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from edgemodel_server.call import Call, Outcome
 from edgemodel_server.datatypes import Tensor
 from edgemodel_server.errors import ApiError
-from edgemodel_server.lanes import InlineLane
+from edgemodel_server.lanes import InlineLane, ThreadLane
+from edgemodel_server.metrics import ModelMetrics
 from edgemodel_server.override import override
 from edgemodel_server.runtimes import Model
 from edgemodel_server.runtimes.slot import Geometry
+from edgemodel_server.workers import Workers
 
 CAPACITY = 4
 
@@ -114,3 +116,57 @@ class LaneMachine(RuleBasedStateMachine):
 
 
 TestInlineLane = LaneMachine.TestCase
+
+
+class Threads:
+    """Workers whose threads do what they are given when the test wants it."""
+
+    pacer = None
+
+    def __init__(self) -> None:
+        self.work: deque[Callable[[], None]] = deque()
+        self.loop = self
+
+    def submit(self, work: Callable[[], None]) -> None:
+        self.work.append(work)
+
+    def call_soon_threadsafe(self, callback: Callable[..., None], *arguments: object) -> None:
+        callback(*arguments)
+
+    def run_one(self) -> None:
+        if self.work:
+            self.work.popleft()()
+
+
+class LookedAt(UserDict[str, Tensor]):
+    """Inputs that let another thread run while one looks at them for the first time."""
+
+    def __init__(self, x: Tensor, other: Callable[[], None]) -> None:
+        super().__init__(x=x)
+        self._other: Callable[[], None] | None = other
+
+    @override
+    def values(self) -> ValuesView[Tensor]:
+        other, self._other = self._other, None
+        if other is not None:
+            other()
+        return super().values()
+
+
+def test_a_call_that_one_thread_puts_back_is_computed_though_the_other_found_nothing() -> None:
+    threads = Threads()
+    metrics = ModelMetrics()
+    lane = ThreadLane(cast("Workers", threads), cast("Model", Doubles), CAPACITY, metrics, report)
+    got: list[Outcome] = []
+    rows = np.ones((CAPACITY - 1, 1))
+
+    def finish(outcome: Outcome) -> None:
+        got.append(outcome)
+
+    # The second does not fit beside the first; while that is found out, the thread that it woke looks for it.
+    for inputs in ({"x": rows}, LookedAt(rows, threads.run_one)):
+        lane.put(Call(inputs, ["y"], finish, received=0.0))
+    while threads.work:
+        threads.run_one()
+    assert len(got) == 2
+    assert metrics.queued == 0

@@ -213,6 +213,7 @@ class ThreadLane:
             rows = count_rows(call.inputs) if self._max_rows > 1 else 0
             if calls and not 0 < rows <= self._max_rows - filled:
                 self._waiting.appendleft(call)
+                self._workers.submit(self._work)  # the thread that it woke may have found nothing meanwhile
                 return calls, dropped
             calls.append(call)
             filled += rows
