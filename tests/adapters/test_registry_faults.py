@@ -295,17 +295,34 @@ async def test_case_22_referrers_continued_on_another_host_are_refused(
         await faulty_client.list_referrers(ref, sha256_digest(b"subject"))
 
 
-async def test_a_page_for_people_in_place_of_the_referrers_api_means_that_there_is_none(
+async def test_with_a_page_for_people_in_place_of_the_referrers_api_the_fallback_tag_alone_can_tell(
     faulty: FaultyRegistry, faulty_client: RegistryClient, ref: Reference
 ) -> None:
+    """A proxy's maintenance page must not make a signed image an unsigned one."""
     subject = await push_index(faulty_client, ref)
     page = web.Response
     faulty.faults.append(
         answer(lambda: page(text="<html>", content_type="text/html"), method="GET", part="/referrers/")
     )
-    assert await faulty_client.list_referrers(ref, subject.digest) == ()
+    with pytest.raises(ProtocolError, match="with a page of type text/html") as raised:
+        await faulty_client.list_referrers(ref, subject.digest)
+    assert raised.value.retryable
     attached = await attach(faulty_client, ref, subject, "signature")
     assert await faulty_client.list_referrers(ref, subject.digest) == (attached,)
+
+
+async def test_a_list_of_referrers_may_be_announced_as_plain_json(
+    faulty: FaultyRegistry, faulty_client: RegistryClient, ref: Reference
+) -> None:
+    entry, page = Descriptor("application/x", sha256_digest(b"signature"), 9), web.Response
+    body = canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry.to_json()]})
+    faulty.faults.append(
+        answer(lambda: page(body=body, content_type="application/json"), method="GET", part="/referrers/")
+    )
+    assert await faulty_client.list_referrers(ref, sha256_digest(b"subject")) == (entry,)
+    body = b'{"status": "down"}'
+    with pytest.raises(ProtocolError, match="malformed"):
+        await faulty_client.list_referrers(ref, sha256_digest(b"subject"))
 
 
 async def test_a_page_for_people_in_place_of_the_fallback_tag_too_is_no_answer(

@@ -39,6 +39,9 @@ MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 """The size every registry must accept and no client needs to exceed (distribution specification)."""
 
 _NO_REFERRERS_API = frozenset({400, 404, 405, 406, 501})
+_LIST_TYPES = frozenset({OCI_INDEX, "application/json"})
+"""How lists of referrers are announced; the second by Harbor up to 2.9."""
+_NO_LIST = "{} answers the question what is attached with a page of type {} and no list; try again later."
 _ACCEPT = ", ".join(sorted(INDEX_TYPES | MANIFEST_TYPES))
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
 
@@ -238,8 +241,10 @@ class RegistryClient:
 
         Asks the referrers API and, where a registry has none, the fallback tag `sha256-<hex>`. A registry
         that knows nothing of the API need not answer 404: some send whatever they do not know to a page for
-        people, status 200. Then the fallback tag decides too; of that the answer must be a registry's.
-        Raises TooLarge above `max_referrers`: a cut list would silently hide signatures.
+        people, status 200. A proxy's maintenance page looks the same, so then the fallback tag decides only
+        if there is one: else what is attached is not known, and that is no empty list.
+        Raises TooLarge above `max_referrers`: a cut list would silently hide signatures. Raises ProtocolError
+        for what is no list.
         """
         url: URL | None = self._transport.url(ref, f"referrers/{_checked(digest)}")
         found: list[Descriptor] = []
@@ -248,8 +253,11 @@ class RegistryClient:
             status, headers, body = await self._transport.read(
                 request, {200, *_NO_REFERRERS_API}, max_bytes=MAX_MANIFEST_BYTES
             )
-            if status != 200 or _content_type(headers) != OCI_INDEX:
-                found = list((await self._fallback_index(ref, digest)).manifests)
+            if status != 200 or _content_type(headers) not in _LIST_TYPES:
+                listed = await self._fallback_index(ref, digest)
+                if listed is None and status == 200:
+                    raise ProtocolError(_NO_LIST.format(ref.registry, _content_type(headers)), retryable=True)
+                found = list(listed.manifests) if listed else []
                 break
             found += _parse_referrers(ref, body).manifests
             if len(found) > max_referrers:
@@ -271,23 +279,24 @@ class RegistryClient:
         tag = ref.with_tag(fallback_tag(subject_digest))
         async with self._locks.hold(str(tag)):
             for _ in range(attempts):
-                index = await self._fallback_index(ref, subject_digest)
+                index = await self._fallback_index(ref, subject_digest) or ImageIndex(())
                 if any(entry.digest == descriptor.digest for entry in index.manifests):
                     return
                 body = make_index([*index.manifests, descriptor], index.annotations)
                 await self.put_manifest(tag, body, OCI_INDEX)
-        index = await self._fallback_index(ref, subject_digest)
+        index = await self._fallback_index(ref, subject_digest) or ImageIndex(())
         if all(entry.digest != descriptor.digest for entry in index.manifests):
             raise RegistryUnavailable(f"Other writers keep replacing {tag}; try again later.")
 
-    async def _fallback_index(self, ref: Reference, digest: str) -> ImageIndex:
+    async def _fallback_index(self, ref: Reference, digest: str) -> ImageIndex | None:
+        """Read what the fallback tag lists; None where there is no such tag."""
         try:
             manifest = await self.get_manifest(ref.with_tag(fallback_tag(digest)))
         except NotFound:
-            return ImageIndex(())
+            return None
         if manifest.descriptor.digest == digest:
             # A registry that takes the tag for the digest itself: these are children, not referrers.
-            return ImageIndex(())
+            return None
         return _parse_referrers(ref, manifest.body)
 
     async def _blob_from(

@@ -191,7 +191,10 @@ async def attach_documents(store: ImageStore, target: Reference, documents: Sequ
 async def _attach_all(
     store: ImageStore, target: Reference, subject: str, documents: Sequence[Document]
 ) -> None:
-    listed = {one.digest for one in await store.list_referrers(target, subject, max_referrers=_MOST)}
+    try:
+        listed = {one.digest for one in await store.list_referrers(target, subject, max_referrers=_MOST)}
+    except ProtocolError:
+        listed = set()  # who does not tell what is attached gets all of it again
     for document in documents:
         there = target.with_digest(document.descriptor.digest)
         if document.descriptor.digest not in listed or await store.head_manifest(there) is None:
