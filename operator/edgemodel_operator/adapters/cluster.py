@@ -23,6 +23,7 @@ from edgemodel_operator.api.names import (
     LABEL_MODEL,
     VERSION,
 )
+from edgemodel_operator.core.cluster_networks import cluster_networks
 from edgemodel_operator.core.trust import AnyPolicy, parse_policy
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,17 @@ class Cluster:
     async def list_nodes(self) -> tuple[Raw, ...]:
         """Read all nodes."""
         return (await self._kube.list("/api/v1/nodes")).items
+
+    async def list_networks(self) -> tuple[str, ...]:
+        """Read the CIDRs of the cluster's own Services and pods, as far as its API tells them."""
+        try:
+            ranges = (await self._kube.list("/apis/networking.k8s.io/v1/servicecidrs")).items
+        except KubeError as error:
+            if error.status not in {403, 404}:  # older clusters do not have them, older charts no right on them
+                raise
+            ranges = ()
+        nodes, api = await self.list_nodes(), await self.get_service("default", "kubernetes")
+        return cluster_networks(nodes, ranges, api)
 
     async def list_children(self, kind: str, namespace: str, model_key: str) -> tuple[Raw, ...]:
         """Read the children of one kind of a model."""

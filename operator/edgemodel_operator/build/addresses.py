@@ -3,7 +3,7 @@
 A user of one namespace chooses the URL that the operator fetches. The guard judges the address of every
 single connection at the moment when its socket is made, so neither a DNS answer that changes between two
 look-ups nor a redirect can lead somewhere else. Private networks (RFC 1918) are allowed: plants keep their
-models there. The chart lists the cluster's own ranges as denied.
+models there. The operator has the cluster's own ranges denied.
 """
 
 from __future__ import annotations

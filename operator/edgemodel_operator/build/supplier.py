@@ -90,8 +90,12 @@ class WorkerBuilder:
             upload_hosts=self.upload_hosts,
             authorities=self.authorities,
             converter=self._converter(job.model),
-            source_limits=self.sources,
+            source_limits=self._limits(access.cluster_networks),
         )
+
+    def _limits(self, cluster_networks: tuple[str, ...]) -> SourceSettings:
+        denied = (*self.sources.denied_networks, *cluster_networks)
+        return self.sources.model_copy(update={"denied_networks": denied})
 
     def _converter(self, model: ModelSpec) -> str:
         return self.builds.converters.get(model.convert.origin, "") if model.convert else ""

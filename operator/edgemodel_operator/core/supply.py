@@ -79,6 +79,8 @@ class BuildAccess:
     """The fields of the Secret that the source of the Dockerfile's context names."""
     config_map: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     """The entries of the ConfigMap that the source names."""
+    cluster_networks: tuple[str, ...] = ()
+    """The CIDRs of the cluster's own Services and pods, where no source may lie."""
 
 
 @dataclass(frozen=True)

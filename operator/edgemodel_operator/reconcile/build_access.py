@@ -1,4 +1,5 @@
-"""What a build may use of the EdgeModel's namespace: logins, Secrets and entries that its spec names."""
+"""What a build may use of the EdgeModel's namespace, logins, Secrets and entries that its spec names; and where
+no source may lie: in the networks of the cluster itself."""
 
 from __future__ import annotations
 
@@ -35,6 +36,7 @@ async def read_access(cluster: Cluster, job: SupplyJob) -> tuple[BuildAccess, Cr
         source_secret=fields,
         context_secret=context_fields,
         config_map=await _entries(cluster, namespace, job.model.source),
+        cluster_networks=await cluster.list_networks(),
     )
     return access, target
 
