@@ -25,7 +25,7 @@ from edgemodel_operator.build.addresses import AddressPolicy, ForbiddenAddress, 
 from edgemodel_operator.build.archives import ArchiveLimits, InvalidArchive, extract_file
 from edgemodel_operator.build.failures import BuildError, Reason, fail
 from edgemodel_operator.build.sources.access import SourceAccess
-from edgemodel_operator.build.sources.download import Allowance, check_size, describe, save
+from edgemodel_operator.build.sources.download import Allowance, Pace, check_size, describe, save
 from edgemodel_operator.build.sources.fetched import SourceFile
 from edgemodel_operator.build.sources.files import Fetch
 from edgemodel_operator.build.sources.wanted import fits
@@ -41,7 +41,8 @@ FILE_PATHS = ("org.cncf.model.filepath", "org.cnai.model.filepath")
 UNPACK = "io.deis.oras.content.unpack"
 """Set to `true` by ORAS where a titled layer is a folder in a tar."""
 EXPANSION = 4
-"""A layer may unpack to this many times the size cap of a model file."""
+"""A layer may unpack to this many times the size cap of a model file, and so many bytes of layers are
+fetched in order to search them."""
 
 _ANYWHERE = AddressPolicy.parse(allowed=("0.0.0.0/0", "::/0"))
 _PREFERRED = Platform("linux", "amd64")
@@ -104,12 +105,18 @@ class _View:
 
 @dataclass
 class _Artifact:
-    """The layers of one artifact or image, and those that were fetched to be searched."""
+    """The layers of one artifact or image, and what was fetched in order to search it.
+
+    Only a layer in which something was found stays on disk, and only for a second file that may lie there.
+    """
 
     client: RegistryClient
     reference: Reference
     layers: Sequence[Descriptor]
+    keeps: bool
+    """Whether another file is looked for after the first."""
     kept: dict[str, Path] = field(default_factory=dict)
+    fetched_bytes: int = 0
 
 
 @asynccontextmanager
@@ -127,9 +134,17 @@ async def oci_files(
         raise fail(Reason.SOURCE_INVALID, str(error)) from error
     policy = _ANYWHERE if reference.registry in access.configured else allowance.policy
     async with guarded_session(policy, access.authorities or None) as session:
-        client = RegistryClient(session, credentials=access.logins, plain_http=access.plain_http)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=allowance.idle_seconds)
+        client = RegistryClient(
+            session,
+            credentials=access.logins,
+            plain_http=access.plain_http,
+            retry=allowance.retry,
+            timeout=timeout,
+        )
         with _in_words(reference):
-            artifact = _Artifact(client, reference, await _read_layers(client, reference))
+            layers = await _read_layers(client, reference)
+            artifact = _Artifact(client, reference, layers, keeps=source.weights is not None)
 
         async def fetch(
             file: OciFile, endings: tuple[str, ...], destination: Path, allowance: Allowance
@@ -189,8 +204,10 @@ async def _search_layers(
     inner = destination.with_suffix(".found")
     view = _View(wanted)
     for layer in reversed(_searched(artifact.layers, wanted)):
-        blob = await _keep_blob(artifact, layer, destination.parent, allowance)
+        blob = await _searched_blob(artifact, layer, destination.parent, allowance)
         fresh = await asyncio.to_thread(extract_file, blob, view, inner, limits)
+        if not (artifact.keeps and fresh and not view.found):
+            artifact.kept.pop(layer.digest).unlink()
         if fresh and not view.found:
             inner.replace(destination)
         inner.unlink(missing_ok=True)
@@ -218,10 +235,18 @@ def _check_single(artifact: _Artifact, paths: Sequence[str]) -> None:
         )
 
 
-async def _keep_blob(artifact: _Artifact, layer: Descriptor, folder: Path, allowance: Allowance) -> Path:
-    """Fetch a layer once for all files that are looked for in it."""
+async def _searched_blob(artifact: _Artifact, layer: Descriptor, folder: Path, allowance: Allowance) -> Path:
+    """Fetch a layer, unless it was kept."""
     if layer.digest not in artifact.kept:
-        path = folder / f"layer-{len(artifact.kept)}"
+        artifact.fetched_bytes += layer.size
+        most = EXPANSION * allowance.max_bytes
+        if artifact.fetched_bytes > most:
+            raise fail(
+                Reason.SOURCE_TOO_LARGE,
+                f"{artifact.reference} has more than {most} bytes of layers to be searched: put the model "
+                "into a layer on top and name it by `path`, or make it a file of an artifact.",
+            )
+        path = folder / layer.digest.replace(":", "-")
         artifact.kept[layer.digest] = path
         await _save_blob(artifact, layer, path, allowance)
     return artifact.kept[layer.digest]
@@ -232,7 +257,19 @@ async def _save_blob(
 ) -> SourceFile:
     check_size(layer.size, allowance.max_bytes)
     async with aclosing(artifact.client.open_blob(artifact.reference, layer)) as chunks:
-        return await save(chunks, destination, layer.size, allowance)
+        return await save(_paced(chunks, artifact.reference, allowance), destination, layer.size, allowance)
+
+
+async def _paced(
+    chunks: AsyncIterator[bytes], reference: Reference, allowance: Allowance
+) -> AsyncIterator[bytes]:
+    """Pass the chunks on as long as they come fast enough; raises BuildError(SourceTimeout)."""
+    pace = Pace(allowance.idle_seconds, allowance.slowest_rate)
+    async for chunk in chunks:
+        yield chunk
+        if not pace.keeps(len(chunk)):
+            slow = f"{reference} comes with less than {allowance.slowest_rate} bytes per second."
+            raise fail(Reason.SOURCE_TIMEOUT, slow)
 
 
 @contextmanager
