@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
 
 from cluster.base import Cluster as TestCluster
-from edgemodel_operator.adapters import lease as lease_module
 from edgemodel_operator.adapters.cluster import Cluster
 from edgemodel_operator.adapters.kube import KubeApi, KubeError, connect
 from edgemodel_operator.adapters.lease import Lease, LeaseLost
@@ -34,56 +34,40 @@ def namespace(edge_cluster: TestCluster) -> Iterator[str]:
     edge_cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
-class Clock:
-    """A clock that the test sets."""
-
-    def __init__(self) -> None:
-        self.now = datetime.now(UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
+def now() -> datetime:
+    return datetime.now(UTC)
 
 
 async def test_one_instance_holds_the_lease_and_the_next_gets_it_when_it_is_given_back(
     kube: KubeApi, namespace: str
 ) -> None:
-    clock = Clock()
-    first = Lease(kube, namespace, "operator", "pod-1", clock)
-    second = Lease(kube, namespace, "operator", "pod-2", clock)
+    first = Lease(kube, namespace, "operator", "pod-1", now)
+    second = Lease(kube, namespace, "operator", "pod-2", now)
     await first.acquire()
-    assert await second._attempt() is False
-    assert await first._attempt() is True
+    assert await second._take() is False
+    assert await first._take() is True
     await first.release()
-    assert await second._attempt() is True
-    assert await first._attempt() is False
-
-
-async def test_a_lease_whose_holder_is_silent_is_taken_over(kube: KubeApi, namespace: str) -> None:
-    clock = Clock()
-    first = Lease(kube, namespace, "operator", "pod-1", clock)
-    second = Lease(kube, namespace, "operator", "pod-2", clock)
-    await first.acquire()
-    clock.now += timedelta(seconds=lease_module.DURATION_SECONDS - 1)
-    assert await second._attempt() is False
-    clock.now += timedelta(seconds=2)
-    assert await second._attempt() is True
-
-
-async def test_an_instance_that_lost_the_lease_stops(
-    kube: KubeApi, namespace: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lease_module, "RENEW_SECONDS", 0.01)
-    clock = Clock()
-    first = Lease(kube, namespace, "operator", "pod-1", clock)
-    await first.acquire()
-    keeping = asyncio.create_task(first.keep())
-    other = Clock()
-    other.now += timedelta(seconds=60)
-    while not await Lease(kube, namespace, "operator", "pod-2", other)._attempt():
-        await asyncio.sleep(0.01)
-    clock.now += timedelta(seconds=lease_module.DURATION_SECONDS)
+    assert await second._take() is True
+    assert await first._take() is False
     with pytest.raises(LeaseLost):
-        await asyncio.wait_for(keeping, 10)
+        await asyncio.wait_for(first.keep(), 30)
+
+
+async def test_the_cluster_tells_the_networks_of_its_services_and_pods(kube: KubeApi, namespace: str) -> None:
+    name = f"node-{namespace}"
+    ranges = {"podCIDR": "10.199.241.0/24", "podCIDRs": ["10.199.241.0/24"]}
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": ranges}
+    await kube.create("/api/v1/nodes", node)
+    try:
+        found = [ip_network(text) for text in await Cluster(kube, namespace, "test").list_networks()]
+    finally:
+        await kube.delete(f"/api/v1/nodes/{name}")
+    service = await kube.get("/api/v1/namespaces/default/services/kubernetes")
+    assert service is not None
+    address = ip_address(service["spec"]["clusterIP"])
+    # The whole range of the Services, not the one address alone.
+    assert any(address in network and network.num_addresses > 1 for network in found)
+    assert ip_network("10.199.241.0/24") in found
 
 
 async def test_label_changes_of_one_node_that_come_together_are_one_write(
