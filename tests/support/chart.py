@@ -46,6 +46,22 @@ def render_chart(helm: Path, values: dict[str, Any], arguments: Sequence[str] = 
     return objects
 
 
+def render_notes(helm: Path, values: dict[str, Any]) -> str:
+    """Give what helm tells whoever installs the chart; raises HelmError."""
+    arguments = ["install", "release", str(CHART), "-n", NAMESPACE, "--dry-run=client", "--values", "-"]
+    process = subprocess.run(
+        [str(helm), *arguments],
+        input=yaml.safe_dump(values),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    if process.returncode:
+        raise HelmError(process.stderr)
+    return process.stdout.partition("NOTES:")[2]
+
+
 def rendered_settings(objects: Objects, folder: Path) -> Settings:
     """Read the rendered configuration as the programs do; `folder` is for the file."""
     path = folder / "config.yaml"
