@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import yaml
 from edgemodel_operator.adapters.signer_protocol import AUDIENCE
 from edgemodel_operator.settings import Settings, load_settings
 from edgemodel_operator.web.announcement import FIELD_BUNDLE
-from support.chart import NAMESPACE, HelmError, Objects, Render
+from support.chart import NAMESPACE, HelmError, Objects, Render, render_notes
 
 KEYS = ["line-key", "line-key-2025"]
 ROTATION: dict[str, Any] = {
@@ -23,6 +25,7 @@ ROTATION: dict[str, Any] = {
     "nodeVerifier": {"enabled": True},
     "builds": {"docker": {"tlsSecret": "engine-tls"}},
 }
+PRIVATE = ("edgemodel-signing-key", "edgemodel-signer-tls", "edgemodel-admission-tls")
 OUTSIDE: dict[str, Any] = {
     "signing": {
         "secretNames": [],
@@ -130,7 +133,10 @@ def test_the_operator_makes_nothing_where_the_keys_are(objects: Objects) -> None
 @pytest.mark.parametrize(
     ("values", "want"),
     [
-        ({"trustPolicySecrets": ["edgemodel-signing-key"]}, "could read the private key"),
+        *(({"trustPolicySecrets": [name]}, f"trustPolicySecrets names {name}") for name in PRIVATE),
+        *(({"registries": {"credentialsSecret": name}}, f"Secret names {name}") for name in PRIVATE),
+        *(({"builds": {"docker": {"tlsSecret": name}}}, f"tlsSecret names {name}") for name in PRIVATE),
+        *(({"image": {"pullSecrets": [{"name": name}]}}, f"pullSecrets names {name}") for name in PRIVATE),
         ({"modelNamespaces": [NAMESPACE]}, "names the release namespace"),
         ({"modelNamespaces": [{"name": NAMESPACE, "secrets": ["x"]}]}, "names the release namespace"),
         ({"signing": {"secretNames": []}}, "secretNames"),
@@ -205,6 +211,34 @@ def test_the_chart_fills_in_neither_certificates_nor_authority(objects: Objects)
     assert not {"data", "stringData"} & objects["Secret", "edgemodel-signer-tls"].keys()
     assert "data" not in objects["ConfigMap", "edgemodel-signer-ca"]
     assert FIELD_BUNDLE == "ca.crt"
+
+
+def test_the_notes_make_the_pair_of_keys_that_the_values_name(helm: Path) -> None:
+    values = {
+        "signing": {"secretNames": ["line-2027", "line-2026"]},
+        "trustPolicySecrets": ["line-public-2027", "line-public-2026"],
+    }
+    notes = render_notes(helm, values).replace("\\\n", "")
+    (keygen,) = [line for line in notes.splitlines() if "edgemodel keygen" in line]
+    arguments = keygen.partition(" | ")[0].split()
+    assert {*itertools.pairwise(arguments)} > {
+        ("--namespace", NAMESPACE),
+        ("--name", "line-2027"),
+        ("--public-name", "line-public-2027"),
+    }
+    policy = yaml.safe_load(re.findall("<<EOF\n(.*?)EOF", notes, re.DOTALL)[0])
+    (authority,) = policy["spec"]["authorities"]
+    assert authority["keys"] == [{"secretRef": {"name": "line-public-2027"}}]
+
+
+def test_the_notes_say_how_a_namespace_comes_to_be_judged(helm: Path) -> None:
+    def told(**admission: Any) -> str:
+        return render_notes(helm, {"admission": admission}).partition("3. ")[2].partition("4. ")[0]
+
+    assert "kubectl label namespace NAME edgemodel.dev/verify-images=enforce" in told()
+    assert "NAME line=1 team=a" in told(namespaceSelector={"matchLabels": {"team": "a", "line": "1"}})
+    assert "every namespace but" in told(allNamespaces=True)
+    assert '"team"' in told(namespaceSelector={"matchExpressions": [{"key": "team", "operator": "Exists"}]})
 
 
 # --- the program --------------------------------------------------------------------------------------
