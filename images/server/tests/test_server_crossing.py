@@ -13,6 +13,7 @@ from grpc_client import outputs_of, raw_request
 from hpack import Encoder
 from http2_peer import REQUEST, body_of, cut_frames
 from serving import ModelMaker
+from transports import Transport
 
 from edgemodel_server.app import App
 from edgemodel_server.grpc import frames
@@ -34,34 +35,6 @@ from edgemodel_server.workers import Workers
 CAPACITY = 32
 WIDTH = 2
 Rows = np.ndarray[Any, np.dtype[np.float32]]
-
-
-class Transport(asyncio.Transport):
-    """Keeps what is written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-
-    @override
-    def write(self, data: Any) -> None:
-        self.written += bytes(data)
-
-    @override
-    def is_closing(self) -> bool:
-        return False
-
-    @override
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        pass
-
-    @override
-    def pause_reading(self) -> None:
-        pass
-
-    @override
-    def resume_reading(self) -> None:
-        pass
 
 
 class Client:

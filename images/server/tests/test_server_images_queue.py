@@ -43,7 +43,7 @@ class Desk:
 
     def put(self) -> PictureTask:
         pipeline = cast("Pipeline", self.gate)
-        task = PictureTask(pipeline, b"", PictureType(Encoding.PNG), self.outcomes.put_nowait)
+        task = PictureTask(pipeline, b"a picture", PictureType(Encoding.PNG), self.outcomes.put_nowait)
         self.queue.put(task)
         return task
 
@@ -84,6 +84,14 @@ async def test_a_picture_is_not_read_when_its_client_has_gone() -> None:
     desk.put()
     assert await desk.next() == INPUT
     assert len(desk.gate.threads) == 2
+
+
+async def test_a_picture_that_was_read_is_let_go_of() -> None:
+    desk = Desk()
+    desk.gate.open.set()
+    task = desk.put()
+    await desk.next()
+    assert not task.body
 
 
 async def test_a_fault_of_ours_is_an_answer_and_the_thread_lives_on() -> None:

@@ -14,6 +14,14 @@ class ApiError(Exception):
         self.status = status
         self.message = message
 
+    def as_value(self) -> "ApiError":
+        """Return an equal error that was never raised, to be handed on.
+
+        One that was raised holds the frames that it passed, and those above them. Where one of these knows
+        the error by a name, they all stay, with the whole request, until the cycle collector runs.
+        """
+        return ApiError(self.status, self.message)
+
 
 class Reason(StrEnum):
     """Why a model, or the whole server, is not ready; the words of ``GET /v2/health/ready``."""

@@ -38,7 +38,7 @@ def compute_one(model: Model, call: Call) -> Outcome:
         inputs = {name: array if array.flags.aligned else array.copy() for name, array in call.inputs.items()}
         return model.run(inputs, call.outputs)
     except ApiError as error:
-        return error
+        return error.as_value()
     except Exception as error:
         log_exception("inference failed", error=str(error))
         return ApiError(500, "the computation failed: " + " ".join(str(error).split())[:500])

@@ -91,13 +91,14 @@ class PictureQueue:
         try:
             return task.pipeline.make_input(task.body, task.kind, self._max_pixels)
         except ApiError as error:
-            return error
+            return error.as_value()
         except Exception as error:
             log_exception("reading a picture failed", error=str(error))
             return ApiError(500, "the picture could not be read: the server's log has the details")
 
     def _settle(self, task: PictureTask, outcome: PictureInput | ApiError, seconds: float) -> None:
         self._waiting -= 1
+        task.body = b""  # whoever still knows the task needs no more of it
         if not task.lost:
             self._seconds.observe(seconds)
             task.then(outcome)
@@ -145,6 +146,8 @@ class PictureInference:
         self._model.metrics.results[Result.CANCELLED] += 1
 
     def _refuse(self, request: Request, error: ApiError) -> None:
+        # Else request and task would hold each other: work for the garbage collector.
+        request.on_lost = None
         self._model.count_refused(error)
         request.answer(error_response(error.status, error.message))
 

@@ -81,13 +81,14 @@ def answer_call(
     """Answer a request with what became of its call, see ``Call.finish``; ``write`` may raise ApiError."""
     # Else request and call would hold each other: work for the garbage collector.
     request.on_lost = None
+    if isinstance(outcome, ApiError):
+        request.answer(error_response(outcome.status, outcome.message))
+        return outcome
     try:
-        if isinstance(outcome, ApiError):
-            raise outcome
         response = write(outcome)
     except ApiError as error:
         request.answer(error_response(error.status, error.message))
-        return error
+        return error.as_value()
     served.metrics.outputs_bytes += response.size
     request.answer(response)
     return None

@@ -106,9 +106,9 @@ class Connection(asyncio.Protocol):
         """End; answers that are still being computed go nowhere."""
         if self._current is not None:
             self._endpoint.lost(self._current, self._transport)
-        self._transport = None
+        self._transport = self._incoming = self._current = None
         self._waiting.clear()
-        self._incoming = None
+        del self._parser  # it holds this connection
         self._endpoint.closed(self)
 
     @override

@@ -94,9 +94,11 @@ class Endpoint:
 
     def lost(self, request: Request, transport: asyncio.Transport | None) -> None:
         """Let whoever works on a request know that its client is gone."""
-        if request.on_lost is None:
+        tell = request.on_lost
+        if tell is None:
             return
-        request.on_lost()
+        request.on_lost = None  # it may lead back here, and the collector seldom runs
+        tell()
         if self.access_log is not None:
             log_response(self.access_log, request, CLIENT_GONE, transport)
 
