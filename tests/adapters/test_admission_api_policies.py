@@ -49,7 +49,7 @@ def lock(edge_cluster: Cluster) -> Iterator[Cluster]:
     documents = [
         document
         for (kind, name), document in guard_objects(trustedRepositories=[TRUSTED]).items()
-        if kind.startswith("ValidatingAdmissionPolicy") and name != "edgemodel-operator-nodes"
+        if kind.startswith("ValidatingAdmissionPolicy") and not name.startswith("edgemodel-operator-")
     ]
     with namespace(edge_cluster, NAMESPACE, LABEL), applied(edge_cluster, *documents):
         until_refused(edge_cluster, pod(NAMESPACE, "probe", TAGGED), BY_TAG)
