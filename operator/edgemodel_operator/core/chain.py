@@ -89,7 +89,7 @@ def assess(world: World) -> Chain:
 
 def _to_supply(world: World) -> tuple[str, ...]:
     """Give the variants to make now; before the source is pinned only one, or two could see two models."""
-    due = tuple(variant for variant, supply in world.supplies.items() if _is_due(supply, world.now))
+    due = tuple(variant for variant, supply in world.supplies.items() if _is_due(supply, world))
     model = world.model
     if is_pinned(known_digests(model.spec.model, model.status.model)):
         return due
@@ -97,10 +97,21 @@ def _to_supply(world: World) -> tuple[str, ...]:
     return () if any(supply.stage is not SupplyStage.FAILED for supply in others) else due[:1]
 
 
-def _is_due(supply: Supply, now: datetime) -> bool:
-    if supply.stage is SupplyStage.FAILED:
-        return supply.retry_at is not None and now >= supply.retry_at
+def _is_due(supply: Supply, world: World) -> bool:
+    if supply.stage is SupplyStage.SIGNED and not _is_refused(supply.image, world):
+        return False
+    if supply.stage in (SupplyStage.FAILED, SupplyStage.SIGNED):
+        return supply.retry_at is not None and world.now >= supply.retry_at
     return supply.stage is SupplyStage.MISSING
+
+
+def _is_refused(image: str, world: World) -> bool:
+    """Say whether a signed image is certainly not trusted: the registry may have lost it, or its signatures.
+
+    To make it again finds what is there, and makes what is not.
+    """
+    verdict = world.verdicts.get(image)
+    return verdict is not None and verdict.trust is Trust.UNTRUSTED
 
 
 def _missing_input(world: World) -> Hold | None:
@@ -211,13 +222,16 @@ RUNNING_MESSAGES = {
 
 def _trust_hold(world: World) -> Hold | None:
     for variant in sorted(world.supplies):
-        image = world.supplies[variant].image
+        supply = world.supplies[variant]
+        image = supply.image
         verdict = world.verdicts.get(image, Verdict(Trust.UNKNOWN, "Verifying", f"{image} is being verified"))
         if verdict.trust is Trust.UNTRUSTED:
+            # As with a failure: that it is tried again is no news until the try has an end.
+            again = f"; trying again: {supply.progress}" if supply.progress else ""
             return Hold(
                 ConditionType.TRUSTED,
                 verdict.reason,
-                verdict.message,
+                f"{verdict.message}{again}",
                 stalled=True,
                 retry_at=world.now + PERSON_RECHECK,
             )

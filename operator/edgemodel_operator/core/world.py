@@ -146,7 +146,7 @@ class Supply:
     reason: str = ""
     message: str = ""
     retry_at: datetime | None = None
-    """When a failed supply is worth another try."""
+    """When another try is worth it: of one that failed, or of a signed image that turns out to be lost."""
     needs_person: bool = False
     """Whether the failure lasts until somebody mends something."""
     earlier: Supply | None = None

@@ -113,7 +113,7 @@ async def _images(
     """Give the state of every image, and the verdict on those that are there.
 
     An image that the status records under the same build key is only verified. If it turns out to be gone or
-    unsigned it is supplied again, which mends what somebody deleted.
+    unsigned it is supplied again, which mends what somebody deleted; so is one that was made in this process.
     """
     if model.deleting:
         return {}, {}

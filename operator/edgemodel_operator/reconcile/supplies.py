@@ -1,7 +1,8 @@
 """Supplies: images being made and signed in the background, by build key.
 
 A supply is idempotent: after a restart the same job finds its image under its build key and its signatures
-in place. So nothing of it is remembered anywhere but in the registry.
+in place. So nothing of it is remembered anywhere but in the registry. And what the registry loses later, the
+same job makes again: until that has an end the image counts as signed, and its verdict says what is wrong.
 """
 
 from __future__ import annotations
@@ -34,8 +35,14 @@ LONGEST_RETRY_SECONDS = 300.0
 PERSON_RETRY_SECONDS = 30.0
 """What a person must mend is looked at again this often, since nobody tells us that it was mended."""
 
+LOST_RETRY_SECONDS = 300.0
+"""A signed image that is not trusted is looked for this often, and made again if it is not there: what it
+lacks may as well be a policy, which no build brings."""
+
 PROGRESS_SECONDS = 5.0
 """A step that goes on for long is told of this often: each time is a write to the API server."""
+
+WAITING = "waiting for a free builder"
 
 Wake = Callable[[str, str], None]
 """Called with namespace and name of the model when its supply has got on."""
@@ -75,6 +82,7 @@ class Supplies:
         # A build that waits for a Job takes hardly anything of us: it must not hold up those that run here.
         self._here, self._in_jobs = FairGate(concurrency), FairGate(job_concurrency)
         self._runs: dict[tuple[str, str, str], _Run] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def build_key(self, job: SupplyJob) -> str:
         """Give the build key of a job."""
@@ -88,7 +96,7 @@ class Supplies:
         return run.state
 
     def start(self, job: SupplyJob) -> None:
-        """Start a job unless it runs."""
+        """Start a job unless it runs; one whose image was signed before makes what is lost of that."""
         identity = self._identity(job)
         run = self._runs.get(identity)
         if run is not None and run.task is not None and not run.task.done():
@@ -97,14 +105,15 @@ class Supplies:
         if run is None:
             run = self._runs[identity] = _Run(job, Supply(SupplyStage.RUNNING, build_key=key))
         run.job = job
-        run.state = Supply(
-            SupplyStage.RUNNING,
-            build_key=key,
-            progress="waiting for a free builder",
-            earlier=run.state if run.state.stage is SupplyStage.FAILED else None,
-        )
+        if run.state.stage is SupplyStage.SIGNED:
+            run.state = replace(run.state, progress=WAITING)
+        else:
+            failed = run.state if run.state.stage is SupplyStage.FAILED else None
+            run.state = Supply(SupplyStage.RUNNING, build_key=key, progress=WAITING, earlier=failed)
         run.models.add((job.namespace, job.model_name))
         run.task = asyncio.create_task(self._run(run), name=f"supply {job.model_name} {job.variant}")
+        self._tasks.add(run.task)
+        run.task.add_done_callback(self._tasks.discard)
 
     def retain(self, namespace: str, model: str, jobs: tuple[SupplyJob, ...]) -> None:
         """Cancel what was running for a model and is not wanted any more."""
@@ -117,6 +126,13 @@ class Supplies:
                 if run.task is not None:
                     run.task.cancel()
                 del self._runs[identity]
+
+    async def close(self) -> None:
+        """Stop all that is being made, and wait until it has ended."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _identity(self, job: SupplyJob) -> tuple[str, str, str]:
         return job.namespace, job.repository, self.build_key(job)
@@ -150,6 +166,7 @@ class Supplies:
             image=built.image,
             platforms=built.platforms,
             report=built.report,
+            retry_at=self._clock() + timedelta(seconds=LOST_RETRY_SECONDS),
         )
 
     async def _find(self, run: _Run, credentials: Credentials) -> BuiltImage | None:

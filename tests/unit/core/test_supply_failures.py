@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -77,3 +78,38 @@ def test_a_verdict_that_only_a_person_can_bring_stalls(needs_person: bool) -> No
     assert chain.hold is not None
     assert chain.hold.stalled is needs_person
     assert finding(chain, "Trusted").reason == "SecretNotFound"
+
+
+LOST = Verdict(Trust.UNTRUSTED, "ImageNotFound", "it is not in its registry.")
+
+
+def test_an_image_that_is_lost_is_made_again_once_its_time_has_come() -> None:
+    image = "registry.example.com/line@sha256:" + "0" * 64
+    world = world_with(Supply(SupplyStage.SIGNED, image=image))
+    world = replace(world, verdicts={image: LOST})
+
+    def asked(verdict: Verdict, retry_at: datetime | None) -> tuple[str, ...]:
+        supply = Supply(SupplyStage.SIGNED, image=image, retry_at=retry_at)
+        return assess(replace(world, supplies={VARIANT: supply}, verdicts={image: verdict})).to_supply
+
+    assert asked(LOST, world.now) == (VARIANT,)
+    assert asked(LOST, world.now + timedelta(seconds=1)) == ()
+    assert asked(Verdict(Trust.UNKNOWN, "RegistryUnavailable", "no answer"), world.now) == ()
+    assert asked(Verdict(Trust.TRUSTED), world.now) == ()
+
+
+def test_while_it_is_made_again_its_verdict_stays_in_place() -> None:
+    image = "registry.example.com/line@sha256:" + "0" * 64
+    signed = Supply(SupplyStage.SIGNED, image=image)
+    again = replace(signed, progress="pushing the image")
+
+    before, during = (
+        assess(replace(world_with(supply), verdicts={image: LOST})) for supply in (signed, again)
+    )
+
+    assert [(item.type, item.status, item.reason) for item in during.findings] == [
+        (item.type, item.status, item.reason) for item in before.findings
+    ]
+    assert finding(during, "Trusted").message == (
+        "it is not in its registry.; trying again: pushing the image"
+    )

@@ -89,6 +89,13 @@ class Signer:
         self.signed.append(built.image)
 
 
+class FakeCluster:
+    """A cluster without Secrets: the jobs here name none."""
+
+    async def list_networks(self) -> tuple[str, ...]:
+        return ()
+
+
 @dataclass
 class Bench:
     """Everything around the supplies."""
@@ -99,7 +106,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.supplies = Supplies(
-            cast("Cluster", None),  # no Secret is named, so that the cluster is never asked
+            cast("Cluster", FakeCluster()),
             self.builder,
             self.signer,
             Metrics(),
@@ -233,6 +240,36 @@ async def test_a_source_that_is_not_pinned_has_no_key_to_look_for() -> None:
     state = await bench.until(SupplyStage.SIGNED, unpinned)
     assert (bench.builder.builds, bench.signer.sought) == (1, [])
     assert state.report == REPORT
+
+
+async def test_what_is_lost_after_it_was_signed_is_made_again_and_stays_signed_until_then() -> None:
+    bench = Bench()
+    bench.supplies.start(JOB)
+    bench.builder.finish.set()
+    before = await bench.until(SupplyStage.SIGNED)
+    assert before.retry_at > NOW
+    bench.builder.finish.clear()
+    bench.supplies.start(JOB)
+    async with asyncio.timeout(5):
+        while bench.builder.builds < 2:
+            await asyncio.sleep(0)
+    during = bench.supplies.state(JOB)
+    assert (during.stage, during.image, during.progress) == (SupplyStage.SIGNED, IMAGE, "pushing")
+    bench.builder.finish.set()
+    async with asyncio.timeout(5):
+        while bench.signer.signed != [IMAGE, IMAGE]:
+            await asyncio.sleep(0)
+    assert bench.supplies.state(JOB) == before
+
+
+async def test_what_is_lost_and_cannot_be_made_again_is_a_failure() -> None:
+    bench = Bench()
+    bench.supplies.start(JOB)
+    bench.builder.finish.set()
+    await bench.until(SupplyStage.SIGNED)
+    bench.builder.error = SupplyError(SupplyStep.SOURCE, "SourceNotFound", "it is not there")
+    bench.supplies.start(JOB)
+    assert (await bench.until(SupplyStage.FAILED)).reason == "SourceNotFound"
 
 
 async def test_a_long_step_is_told_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
