@@ -77,9 +77,6 @@ class AttestationSearch:
         for kind in (Format.BUNDLE, Format.LEGACY):
             try:
                 listing = await list_statements(self._client, self._image, digest, kind)
-            except TooLarge as error:
-                yield Rejected(Reason.TOO_MANY_OBJECTS, f"too much is attached to it: {error}", step=11)
-                continue
             except RegistryError as error:
                 yield error
                 continue
@@ -90,8 +87,8 @@ class AttestationSearch:
                 async with turn(stored):
                     yield await self._statement(digest, stored, kind)
             if listing.left_out:
-                message = f"{listing.left_out} more objects are attached than are read"
-                yield Rejected(Reason.TOO_MANY_OBJECTS, message, step=11)
+                where = f"{self._image.name}@{digest}"
+                yield TooLarge(f"{where} has {listing.left_out} more objects attached than are read.")
 
     async def _statement(
         self, digest: str, stored: Stored, kind: Format

@@ -22,7 +22,6 @@ _TELLS_MOST = (
     Reason.ATTESTATION_CHECK_FAILED,
     Reason.OTHER_DIGEST,
     Reason.MALFORMED,
-    Reason.TOO_MANY_OBJECTS,
     Reason.UNKNOWN_KEY,
     Reason.ATTESTATION_MISSING,
 )

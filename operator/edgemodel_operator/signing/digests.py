@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from edgemodel_operator.oci.errors import RegistryError, TooLarge
+from edgemodel_operator.oci.errors import RegistryError
 from edgemodel_operator.oci.reference import Reference
 from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.signing.demand import Demand
@@ -16,7 +16,6 @@ from edgemodel_operator.signing.verdict import (
     Evidence,
     Format,
     Outcome,
-    Reason,
     Rejected,
     Step,
     Vouching,
@@ -44,9 +43,6 @@ class DigestVerification:
         for kind in (Format.LEGACY, Format.BUNDLE):
             # (4) Read, and go on to the next format as long as somebody's signature is still missing.
             found = await self._read(digest, kind)
-            if isinstance(found, Rejected):
-                findings.append(found)
-                continue
             errors += found.errors
             unreadable += found.unreadable
             # (5) to (8) Each object by itself.
@@ -61,11 +57,9 @@ class DigestVerification:
         self._write_down(findings, unreadable, digest, holds=rejected is None)
         return evidence, rejected
 
-    async def _read(self, digest: str, kind: Format) -> Found | Rejected:
+    async def _read(self, digest: str, kind: Format) -> Found:
         try:
             return await read_signatures(self._client, self._image, digest, kind)
-        except TooLarge as error:
-            return Rejected(Reason.TOO_MANY_OBJECTS, f"too much is attached to it: {error}", step=4)
         except RegistryError as error:
             return Found(errors=(error,))
 

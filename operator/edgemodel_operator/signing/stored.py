@@ -1,7 +1,7 @@
 """Find the signature objects that a registry keeps beside a digest, in both formats. Reads only.
 
-What the registry cannot deliver is kept apart from what it does not have: the former are errors, and the
-caller must not take them for "unsigned".
+What the registry cannot deliver, or what is more than is read, is kept apart from what it does not have: the
+former are errors, and the caller must not take them for "unsigned".
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Found:
     """Signature objects of one digest and format.
 
     `unreadable` counts those that are no such thing on a closer look, `errors` holds what the registry lists
-    and failed to deliver.
+    and failed to deliver, and TooLarge where it lists more than is read.
     """
 
     candidates: tuple[Candidate, ...] = ()
@@ -131,8 +131,10 @@ async def _read_legacy(client: RegistryClient, image: Reference, digest: str) ->
         )
 
     candidates, unreadable, errors = await _each(layers, read)
-    skipped = parsed.junk + len(parsed.layers) - len(layers)
-    return Found(candidates, unreadable + skipped, errors)
+    if len(parsed.layers) > MAX_OBJECTS:
+        sentence = f"{tag} has {len(parsed.layers)} signatures; only the first {MAX_OBJECTS} are read."
+        errors = (*errors, TooLarge(sentence))
+    return Found(candidates, unreadable + parsed.junk + len(parsed.layers) - len(layers), errors)
 
 
 async def list_bundles(

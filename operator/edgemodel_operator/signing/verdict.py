@@ -21,7 +21,6 @@ class Reason(StrEnum):
     OTHER_REPOSITORY = "OtherRepository"
     MALFORMED = "Malformed"
     ONLY_ATTESTATION = "OnlyAttestation"
-    TOO_MANY_OBJECTS = "TooManyObjects"
     UNKNOWN_KEY = "UnknownKey"
     UNSIGNED = "Unsigned"
     TOO_FEW_AUTHORITIES = "TooFewAuthorities"

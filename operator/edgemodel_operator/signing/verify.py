@@ -4,7 +4,8 @@
  2. There are authorities with keys or identities. Without any, nothing is trusted.
  3. The manifest is read by that digest; its bytes hash to it, and they are either an image or an index.
  4. The signature objects stored beside the digest are read, in the legacy and in the bundle format, each
-    hashed, each within its size limit. What the registry fails to deliver is an error, never "unsigned".
+    hashed, each within its size limit. What the registry fails to deliver is an error, never "unsigned"; so
+    is what is more than will be read, unless what was read suffices.
  5. A key or identity of an authority verifies the signature over the exact bytes; the algorithm is the key's.
  6. Only then the signed document is parsed: right type, one meaning, one subject; an attestation is no
     signature.
