@@ -20,7 +20,7 @@ FROM = "ARG RUNTIME_IMAGE\nFROM ${RUNTIME_IMAGE}\n"
 
 
 def test_comments_blank_and_continued_lines_are_read_as_builders_do() -> None:
-    text = "# hello\r\n\nfrom base\nRUN one \\\n# between\n\n   two\\  \n  three\n CMD x"
+    text = "# hello \\\\\r\n\nfrom base\nRUN one \\\n# between\n\n   two\\  \n  three\n CMD x"
     assert parse_dockerfile(text) == (
         Instruction("FROM", "base", 3, 3),
         Instruction("RUN", "one twothree", 4, 8),
@@ -49,6 +49,7 @@ def test_an_unfinished_instruction_and_a_wrong_directive_are_refused() -> None:
         ("ADD --chown=1:1 'http://a/b' /x", "elsewhere"),
         ('ADD ["HTTP://a/b", "/x"]', "elsewhere"),
         ("ADD a git@a.local:b.git /x", "elsewhere"),
+        ("ADD deploy@a.local:b.git /x", "elsewhere"),
         ("ADD ${WHERE} /x", "elsewhere"),
         ("add $WHERE /x", "elsewhere"),
         ("ADD \\\n http://a/b /x", "elsewhere"),
@@ -60,6 +61,21 @@ def test_an_unfinished_instruction_and_a_wrong_directive_are_refused() -> None:
 def test_what_reaches_elsewhere_or_needs_another_builder_is_refused(line: str, said: str) -> None:
     with pytest.raises(InvalidDockerfile, match=said):
         check_dockerfile(parse_dockerfile(f"{FROM}{line}\n"))
+
+
+@pytest.mark.parametrize(
+    "end", ["\\\\", "\\\\ \t", "\\\x1c", "\\\x1f ", "\\\u2028", "\\\x85", "\\\xa0", "\x00\\", "\\\x0b"]
+)
+def test_an_instruction_cannot_hide_behind_a_line_that_builders_read_in_different_ways(end: str) -> None:
+    """The BuildKit of the Docker Engine ends the first instruction here, and runs the second."""
+    text = f"{FROM}ENV A=b{end}\nADD http://a.local/latest /x\n"
+    with pytest.raises(InvalidDockerfile, match=r"line 3|Line 4"):
+        check_dockerfile(parse_dockerfile(text))
+
+
+def test_a_doubled_escape_within_a_line_is_a_text_like_any_other() -> None:
+    (_, _, run) = parse_dockerfile(f"{FROM}RUN printf 'a\\\\n' \\\n b\n")
+    assert run.arguments == "printf 'a\\\\n' b"
 
 
 @pytest.mark.parametrize(

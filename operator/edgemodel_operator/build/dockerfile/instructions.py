@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,10 @@ MAX_BYTES = 1024 * 1024
 
 _DIRECTIVE = re.compile(r"^#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*$")
 _HEREDOC = re.compile(r"^\d*<<-?[\"']?[a-zA-Z_]\w*[\"']?$")
+_SECURE_COPY = re.compile(r"^[\w.-]+@[\w.-]+:")
+"""`user@host:path`, which is fetched by Git."""
 _ESCAPES = ("\\", "`")
+_BLANKS = " \t\r"
 _TAKE_HEREDOCS = frozenset({"RUN", "COPY", "ADD"})
 
 
@@ -55,15 +59,26 @@ def decode_dockerfile(content: bytes) -> str:
 
 
 def parse_dockerfile(text: str) -> tuple[Instruction, ...]:
-    """Read the instructions in order; raises InvalidDockerfile when the last one is not finished."""
-    continued = re.compile(rf"{re.escape(_escape_character(text))}[ \t]*$")
+    """Read the instructions in order.
+
+    Raises InvalidDockerfile when the last one is not finished, and where builders read a line in different
+    ways: what one of them takes for a part of a text is an instruction to another.
+    """
+    escape = _escape_character(text)
+    continued = re.compile(rf"{re.escape(escape)}[ \t]*$")
     instructions: list[Instruction] = []
     parts: list[str] = []
     first = 0
     for number, line in enumerate(text.split("\n"), start=1):
-        stripped = line.strip()
+        stripped = line.strip(_BLANKS)
         if not stripped or stripped.startswith("#"):
             continue  # also between the lines of one instruction, as builders do
+        if stripped != line.strip() or any(map(_is_control, stripped)) or stripped.endswith(2 * escape):
+            raise InvalidDockerfile(
+                f"Builders do not agree on how line {number} of the Dockerfile ends: write it without "
+                "control characters, with no other white space around it than spaces and tabs, and not with "
+                f"two {escape} at its end."
+            )
         first = first or number
         body = continued.sub("", stripped)
         parts.append(body)
@@ -125,6 +140,10 @@ def _escape_character(text: str) -> str:
     return _ESCAPES[0]
 
 
+def _is_control(letter: str) -> bool:
+    return letter != "\t" and unicodedata.category(letter) == "Cc"
+
+
 def _instruction(text: str, first: int, last: int) -> Instruction:
     keyword, *rest = text.split(None, 1)
     return Instruction(keyword.upper(), rest[0].strip() if rest else "", first, last)
@@ -161,4 +180,6 @@ def _sources(instruction: Instruction) -> tuple[str, ...]:
 def _leads_away(source: str) -> bool:
     """Tell whether a source of ADD may be fetched: by the builder, from wherever it can reach."""
     plain = source.strip("\"'").lower()
-    return "://" in plain or "$" in plain or plain.startswith(("git@", "github.com/"))
+    if "://" in plain or "$" in plain or plain.startswith("github.com/"):
+        return True
+    return _SECURE_COPY.match(plain) is not None
