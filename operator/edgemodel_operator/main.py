@@ -8,9 +8,11 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Protocol
 
 import aiohttp
 import kopf
@@ -104,6 +106,35 @@ async def run(settings: Settings) -> None:
         await asyncio.gather(work, return_exceptions=stop.is_set())
 
 
+class Background(Protocol):
+    """What works on when the pass that began it has ended."""
+
+    async def close(self) -> None:
+        """Stop all of it, and wait until it has ended."""
+        ...
+
+
+async def hold_while(
+    lease: Lease, works: Sequence[Coroutine[Any, Any, None]], background: Sequence[Background]
+) -> None:
+    """Work while the Lease is held; it is given back when nothing works any more, and not before.
+
+    Raises what ends a part of the work, and LeaseLost, as an ExceptionGroup.
+    """
+    try:
+        async with asyncio.TaskGroup() as holding:
+            keeping = holding.create_task(lease.keep())
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for work in works:
+                        group.create_task(work)
+            finally:
+                await asyncio.gather(*(one.close() for one in background))
+                keeping.cancel()
+    finally:
+        await asyncio.shield(lease.release())
+
+
 class Operator:
     """The running parts."""
 
@@ -147,17 +178,15 @@ class Operator:
         async def one_pass(key: Key) -> tuple[Outcome, float | None]:
             return await reconcile_safely(key, ports, supplies)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(lease.keep())
-                group.create_task(self._apply_classes(cluster))
-                group.create_task(self.queue.run(one_pass))
-                group.create_task(Renewal(cluster, signer).run())
-                group.create_task(running.run())
-                group.create_task(auditor.run())
-                group.create_task(self._watch(auditor))
-        finally:
-            await asyncio.shield(lease.release())
+        works = (
+            self._apply_classes(cluster),
+            self.queue.run(one_pass),
+            Renewal(cluster, signer).run(),
+            running.run(),
+            auditor.run(),
+            self._watch(auditor),
+        )
+        await hold_while(lease, works, (supplies, ports.sweeper))
 
     def _make_builder(self, kube: KubeApi) -> Builder:
         settings, registries = self._settings, self._settings.registries
@@ -167,6 +196,7 @@ class Operator:
             registries.allowed_upload_hosts,
             settings.builds,
             registries.certificate_authorities,
+            settings.build_disk_bytes,
         )
         # An operator that stops leaves its Jobs to the next one.
         runner = JobRunner(Jobs(kube), settings.builds, is_stopping=lambda: self._stopping)

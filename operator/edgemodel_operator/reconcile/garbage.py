@@ -69,6 +69,7 @@ class ImageSweeper:
         self._wake = wake
         self._gate = asyncio.Semaphore(concurrency)
         self._runs: dict[tuple[str, str], _Run] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def state(self, model: Model) -> Sweep:
         """Say how it goes; what the status has forgotten already is forgotten here too."""
@@ -97,12 +98,21 @@ class ImageSweeper:
         busy = run.task is not None and not run.task.done()
         if not busy and (run.retry_at is None or self._clock() >= run.retry_at):
             run.task = asyncio.create_task(self._sweep(run), name=f"sweep {model.namespace}/{model.name}")
+            self._tasks.add(run.task)
+            run.task.add_done_callback(self._tasks.discard)
 
     def forget(self, namespace: str, name: str) -> None:
         """Stop working for a model that does not exist any more."""
         run = self._runs.pop((namespace, name), None)
         if run is not None and run.task is not None:
             run.task.cancel()
+
+    async def close(self) -> None:
+        """Stop all of it, and wait until it has ended."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _sweep(self, run: _Run) -> None:
         try:

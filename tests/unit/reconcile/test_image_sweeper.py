@@ -239,3 +239,24 @@ async def test_a_model_that_is_gone_is_forgotten_in_the_middle(bench: Bench) -> 
     bench.remover.hold.set()
     await asyncio.sleep(0)
     assert bench.sweeper.state(replace(model())).gone == frozenset()
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["model", "model that is gone"])
+async def test_closing_waits_for_what_is_under_way(bench: Bench, *, is_there: bool) -> None:
+    ended: list[bool] = []
+
+    async def remove(*_: object) -> bool:
+        try:
+            return await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            ended.append(True)
+
+    bench.remover.remove = remove  # type: ignore[method-assign]
+    bench.sweeper.want(model(), IMAGES[1:])
+    for _ in range(3):
+        await asyncio.sleep(0)
+    if not is_there:
+        bench.sweeper.forget("plant", "line")
+    await bench.sweeper.close()
+    assert ended == [True]
