@@ -67,7 +67,7 @@ def test_its_configuration_is_understood(render: Render, tmp_path: Path) -> None
         values(
             unmatched="Deny",
             exempt=["registry.plant-a.local:5000/base/pause"],
-            kubeletDir="/mnt/data/kubelet",
+            kubeletDir="/data/kubelet",
         )
     )
     path = tmp_path / "config.yaml"
@@ -76,7 +76,7 @@ def test_its_configuration_is_understood(render: Render, tmp_path: Path) -> None
     assert settings.node.image == IMAGE
     assert settings.node.unmatched is Unmatched.DENY
     assert settings.node.exempt == ("registry.plant-a.local:5000/base/pause",)
-    assert settings.node.kubelet_dir == "/mnt/data/kubelet"
+    assert settings.node.kubelet_dir == "/data/kubelet"
     assert settings.node.daemon_set == NAME
     assert settings.pod_uid == "u"
     assert settings.registries.credentials_secret == "site-registry"
@@ -141,9 +141,12 @@ def test_without_a_digest_it_is_refused(render: Render) -> None:
     [
         {"unmatched": "Warn"},
         {"binDir": "/opt/bin"},
+        {"binDir": "/usr/local/bin"},
         {"stateDir": "/var/lib"},
         {"stateDir": "/var/lib/../x"},
         {"kubeletDir": "var/lib/kubelet"},
+        {"kubeletDir": "/kubelet"},
+        {"podLabels": {"app.kubernetes.io/name": "x"}},
         {"exempt": [""]},
         {"other": 1},
     ],

@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
-from support.chart import CHART, HelmError, Render, rendered_settings
+from support.chart import CHART, HelmError, Render, render_chart, rendered_settings
 
 DIGEST = f"sha256:{'a' * 64}"
 
@@ -42,6 +43,9 @@ DIGEST = f"sha256:{'a' * 64}"
         ({"builds": {"docker": {"engines": {"linux/amd64": "engine:2376"}}}}, "engines"),
         ({"logLevel": "LOUD"}, "logLevel"),
         ({"operator": {"replicas": 2}}, "replicas"),
+        ({"operator": {"podLabels": {"app.kubernetes.io/name": "x"}}}, "podLabels"),
+        ({"signer": {"podLabels": {"edgemodel.dev/model": "x"}}}, "podLabels"),
+        ({"admission": {"podAnnotations": {"edgemodel.dev/config-hash": "x"}}}, "podAnnotations"),
         ({"admission": {"replicas": 0}}, "replicas"),
         ({"admission": {"failurePolicy": "Ignore"}}, "failurePolicy"),
     ],
@@ -65,3 +69,19 @@ def test_every_value_has_a_schema_and_every_schema_a_value() -> None:
 def test_networks_are_taken_as_they_are_written(render: Render, networks: list[str], tmp_path: Path) -> None:
     settings = rendered_settings(render({"sources": {"deniedNetworks": networks}}), tmp_path)
     assert settings.sources.denied_networks == tuple(networks)
+
+
+def test_names_that_look_like_numbers_stay_texts(helm: Path) -> None:
+    values = {
+        "image": {"digest": DIGEST, "pullSecrets": [{"name": "12"}]},
+        "trustPolicySecrets": ["34"],
+        "modelNamespaces": ["56", {"name": "78", "secrets": ["90"]}],
+        "builds": {"docker": {"tlsSecret": "11"}},
+        "operator": {"priorityClassName": "13", "podLabels": {"app.kubernetes.io/created-by": "14"}},
+        "nodeVerifier": {"enabled": True, "priorityClassName": "15"},
+    }
+    objects = render_chart(helm, values, ("--namespace", "123"), release="2027")
+    for (kind, _), document in objects.items():
+        if kind != "CustomResourceDefinition":
+            kubernetes_validate.validate(document, "1.36", strict=True)
+    assert objects["RoleBinding", "78/edgemodel-operator-secrets"]["subjects"][0]["namespace"] == "123"

@@ -23,10 +23,12 @@ class HelmError(Exception):
     """Helm refused to render; the text is what it said."""
 
 
-def render_chart(helm: Path, values: dict[str, Any], arguments: Sequence[str] = ()) -> Objects:
+def render_chart(
+    helm: Path, values: dict[str, Any], arguments: Sequence[str] = (), release: str = "release"
+) -> Objects:
     """Render the chart; raises HelmError."""
     process = subprocess.run(
-        [str(helm), "template", "release", str(CHART), "-n", NAMESPACE, *arguments, "--values", "-"],
+        [str(helm), "template", release, str(CHART), "-n", NAMESPACE, *arguments, "--values", "-"],
         input=yaml.safe_dump(values),
         capture_output=True,
         text=True,

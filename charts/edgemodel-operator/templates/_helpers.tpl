@@ -12,7 +12,7 @@
 {{/* Labels that choose the pods of a component. Call with (dict "root" $ "component" NAME). */}}
 {{- define "edgemodel.selector" -}}
 app.kubernetes.io/name: edgemodel-{{ .component }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 {{- end -}}
 
 {{/* Labels of every object of a component. */}}
@@ -33,7 +33,7 @@ imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .values.nodeSelector }}
 nodeSelector:
@@ -185,7 +185,7 @@ admissionReviewVersions: [v1]
 clientConfig:
   service:
     name: edgemodel-admission
-    namespace: {{ .root.Release.Namespace }}
+    namespace: {{ .root.Release.Namespace | quote }}
     path: {{ .path }}
     port: 443
 {{- end -}}
@@ -223,7 +223,7 @@ namespaceSelector:
     # judge its own pods, a site that lost power could not start it again.
     - key: kubernetes.io/metadata.name
       operator: NotIn
-      values: [{{ .Release.Namespace }}, kube-system]
+      values: [{{ .Release.Namespace | quote }}, kube-system]
     {{- with $selector.matchExpressions }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
