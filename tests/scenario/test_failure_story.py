@@ -138,6 +138,16 @@ def test_on_failure_pause_leaves_all_for_a_person() -> None:
     assert all_serve(simulation, "v3")
 
 
+def test_on_failure_pause_says_so_when_every_node_there_is_has_failed() -> None:
+    simulation = installed(three_waves("v1"), fleet(2))
+    simulation.cluster.behavior["v2"] = "GoldenMismatch"
+    simulation.apply(three_waves("v2").max_failures(3).pausing_on_failure())
+    simulation.run_to_rest()
+    assert simulation.status.nodes.failed == 2
+    assert simulation.condition("Stalled").reason == "RolloutStopped"
+    assert simulation.condition("Progressing").reason == "RolloutStopped"
+
+
 def test_first_install_that_fails_leaves_nothing_behind() -> None:
     simulation = start(three_waves("v1"), fleet(3))
     simulation.cluster.behavior["v1"] = "LoadFailed"

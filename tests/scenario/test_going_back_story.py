@@ -34,7 +34,7 @@ def gone_back_and_lost() -> tuple[Simulation, str]:
     """Give a fleet that goes back to v1, of which a node that had passed v2 is lost in its trial of v1."""
     simulation = installed(release("v1"), fleet(4))
     simulation.apply(release("v2").with_waves(1, "100%", soak=1000))
-    simulation.run_until(lambda: simulation.wave_completed())
+    simulation.run_until(simulation.wave_completed)
     (passed,) = [name for name in simulation.cluster.nodes if simulation.labels(name) == ("v2", "")]
     simulation.apply(release("v1"))
     simulation.run_until(lambda: simulation.labels(passed) == ("v2", "v1"))

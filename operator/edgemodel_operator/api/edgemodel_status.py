@@ -118,10 +118,14 @@ class FailedNode(Observed):
 
     name: Name
     """The node."""
+    uid: Name = ""
+    """Its UID: another node of the same name has not failed. Empty: whichever has the name."""
     reason: Name
     """One CamelCase word."""
     message: Text = ""
     """One sentence: the evidence."""
+    at: Name = ""
+    """When (RFC 3339)."""
 
 
 class RolloutStatus(Observed):
@@ -258,6 +262,8 @@ class EdgeModelStatus(Observed):
     """The revision that the spec asks for."""
     last_known_good: Name = ""
     """The last revision that completed its rollout."""
+    previous_good: Name = ""
+    """The one that did before it, as long as nodes that come late may have to go back to it."""
     version: Name = ""
     """The model version of the current revision."""
     revisions: Annotated[tuple[Revision, ...], Field(max_length=8, json_schema_extra=list_map("name"))] = ()

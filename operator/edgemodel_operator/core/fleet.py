@@ -33,11 +33,11 @@ def muster(world: World, revision: Revision | None) -> Fleet:
     """
     held = _held_targets(world)
     placement = place(world.model.spec.placement, _ladder(world, revision), world.nodes, held)
-    fallbacks = _fallbacks(world, held)
+    key = world.model.key
+    fallbacks = _fallbacks(world, revision, held)
     members = tuple(
         _member(world, item, revision, fallbacks.get(item.node.name, Fallback())) for item in placement.placed
     )
-    key = world.model.key
     matching = {item.node.name for item in placement.placed}
     leaving = tuple(
         sorted(
@@ -97,7 +97,6 @@ def _member(world: World, placed: Placed, revision: Revision | None, fallback: F
     exclusive = target.exclusive if target else _is_exclusive(world, placed.target)
     fetching = exclusive and node.active(key) != value
     serving = node.active(key) or node.next(key)
-    condemned = {item.revision for item in world.model.status.quarantined}
     return Member(
         name=node.name,
         uid=node.uid,
@@ -111,8 +110,15 @@ def _member(world: World, placed: Placed, revision: Revision | None, fallback: F
         prefetched=_is_prefetched(world, node, value),
         answers=_answers(world, node, serving),
         runs=_runs(world, node, serving),
-        condemned=serving.partition(".")[0] in condemned,
+        condemned=_is_condemned(world, node),
     )
+
+
+def _is_condemned(world: World, node: Node) -> bool:
+    """Say whether what serves on a node belongs to a quarantined revision."""
+    key = world.model.key
+    serving = node.active(key) or node.next(key)
+    return any(item.revision == serving.partition(".")[0] for item in world.model.status.quarantined)
 
 
 def _target(revision: Revision | None, name: str) -> RevisionTarget | None:
@@ -129,10 +135,29 @@ def _is_exclusive(world: World, target: str) -> bool:
     )
 
 
-def _fallbacks(world: World, held: Mapping[str, str]) -> dict[str, Fallback]:
-    """Place the last known good revision, on its own ladder: what each node can go back to."""
+def _fallbacks(world: World, revision: Revision | None, held: Mapping[str, str]) -> dict[str, Fallback]:
+    """Give what each node can go back to.
+
+    That is the last known good revision. When this is the one that late nodes try, they go back to what was
+    good before; but one that runs what failed gets what is good now.
+    """
     status = world.model.status
-    good = next((item for item in status.revisions if item.name == status.last_known_good), None)
+    good = _placed_good(world, status.last_known_good, held)
+    rollout = status.rollout
+    if revision is None or revision.name != status.last_known_good:
+        return good
+    if rollout is None or rollout.revision != revision.name or not rollout.completed_at:
+        return good
+    before = _placed_good(world, status.previous_good, held)
+    condemned = {node.name for node in world.nodes if _is_condemned(world, node)}
+    return {name: item for name, item in good.items() if name in condemned} | {
+        name: item for name, item in before.items() if name not in condemned
+    }
+
+
+def _placed_good(world: World, name: str, held: Mapping[str, str]) -> dict[str, Fallback]:
+    """Place a revision that was good on its own ladder."""
+    good = next((item for item in world.model.status.revisions if item.name == name), None)
     if good is None:
         return {}
     placement = place(world.model.spec.placement, _ladder(world, good), world.nodes, held)

@@ -155,11 +155,16 @@ def restored(member: Member) -> tuple[str, str]:
     return good.value, ""
 
 
+def failure_of(member: Member, failed: Sequence[FailedNode]) -> FailedNode | None:
+    """Give the record of a node's failure; one of another node that had its name before is none."""
+    return next((node for node in failed if node.name == member.name and node.uid in ("", member.uid)), None)
+
+
 def state_of(member: Member, failed: Sequence[FailedNode]) -> MemberState:
     """Say how a node stands to the revision; `failed` are the nodes that count against it."""
     if not member.value:
         return MemberState(member.name, NodeState.PENDING, "NothingPassed", "no revision has passed yet")
-    failure = next((node for node in failed if node.name == member.name), None)
+    failure = failure_of(member, failed)
     if failure is not None and not member.updated:
         return MemberState(member.name, NodeState.FAILED, failure.reason, failure.message)
     if member.updated:

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -24,9 +24,10 @@ from edgemodel_operator.core.fleet import Fleet, muster
 from edgemodel_operator.core.manifests.daemonset import daemonsets
 from edgemodel_operator.core.manifests.service import golden_copy, service
 from edgemodel_operator.core.revision import digest_of, golden_name
-from edgemodel_operator.core.rollout import Mode, Policy, RolloutPlan, label_values, plan_rollout
+from edgemodel_operator.core.rollout import Mode, label_values, plan_rollout
 from edgemodel_operator.core.roster import rosters
 from edgemodel_operator.core.status import make_status
+from edgemodel_operator.core.waves import Policy, RolloutPlan
 from edgemodel_operator.core.world import World
 
 Json = dict[str, Any]
@@ -104,14 +105,14 @@ def make_plan(world: World) -> Plan:
     chain = assess(world)  # (3)
     revision, mode = choose_revision(world, chain)  # (4)
     fleet = muster(world, revision)  # (5)
+    name = revision.name if revision else ""
     policy = Policy.of(world.model.spec.rollout)
+    policy = replace(policy, spares=bool(name) and name == world.model.status.last_known_good)
     if chain.revision is None:
-        policy = Policy(policy.waves, policy.max_failures, policy.rolls_back, paused=True)
+        policy = replace(policy, paused=True)
     rollout = None
     if mode is not None:
-        name = revision.name if revision else ""
-        under_way, good = world.model.status.rollout, world.model.status.last_known_good
-        rollout = plan_rollout(mode, name, fleet.members, under_way, policy, world.now, good)
+        rollout = plan_rollout(mode, name, fleet.members, world.model.status.rollout, policy, world.now)
     status = make_status(world, chain, revision, fleet, rollout, _quarantined(world, rollout, revision))
     return Plan(
         actions=(
@@ -163,7 +164,8 @@ def _deletion(world: World) -> Plan:
 def _objects(world: World, revision: Revision | None) -> tuple[Apply, ...]:
     """Apply what the recorded revisions need; one that is only about to be recorded waits a pass."""
     status = world.model.status
-    wanted = {status.last_known_good, revision.name if revision else "", *world.assigned_revisions()}
+    wanted = {status.last_known_good, status.previous_good, *world.assigned_revisions()}
+    wanted.add(revision.name if revision else "")
     wanted_copy = golden_name(world.model.name, world.golden.text) if world.golden.text else None
     documents = [] if world.name_is_taken else [service(world.model)]
     present = rosters(world)
@@ -192,6 +194,7 @@ def _garbage(world: World, status: EdgeModelStatus) -> list[Delete]:
     """Delete the DaemonSets and golden samples of revisions that no node has and none may go back to."""
     kept = {
         status.last_known_good,
+        status.previous_good,
         status.target_revision,
         status.current_revision,
         *world.assigned_revisions(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from edgemodel_operator.api.conditions import ConditionStatus, ConditionType, Finding, merge_conditions
 from edgemodel_operator.api.edgemodel_status import (
@@ -22,9 +23,10 @@ from edgemodel_operator.api.names import ROLE_SERVE
 from edgemodel_operator.core.chain import Chain
 from edgemodel_operator.core.fleet import Fleet
 from edgemodel_operator.core.garbage import registry_finding, retained
-from edgemodel_operator.core.member import MemberState
+from edgemodel_operator.core.member import Member, MemberState, failure_of
 from edgemodel_operator.core.pins import source_key
-from edgemodel_operator.core.rollout import RolloutPlan
+from edgemodel_operator.core.rollout import is_stopped as has_stopped
+from edgemodel_operator.core.waves import Policy, RolloutPlan
 from edgemodel_operator.core.world import World
 
 MAX_REPORTS = 20
@@ -47,6 +49,7 @@ def make_status(
     good = old.last_known_good
     if state is not None and state.completed_at:
         good = state.revision
+    previous = _previous_good(old, state, good, fleet.members)
     current = revision.name if revision else ""
     states = rollout.states if rollout else ()
     counts = _counts(world, fleet, states)
@@ -59,8 +62,9 @@ def make_status(
             "current_revision": current,
             "target_revision": target,
             "last_known_good": good,
+            "previous_good": previous,
             "version": revision.model_version if revision else "",
-            "revisions": _revisions(world, chain, revision, good),
+            "revisions": _revisions(world, chain, revision, (good, previous)),
             "rollout": state,
             "nodes": counts,
             "targets": _targets(fleet),
@@ -110,16 +114,31 @@ def _images(world: World, chain: Chain) -> tuple[VariantImage, ...]:
     )
 
 
-def _revisions(world: World, chain: Chain, revision: Revision | None, good: str) -> tuple[Revision, ...]:
-    """Keep what is wanted, what is good and what any node has; newest first."""
-    kept = {good, *world.assigned_revisions()}
+def _previous_good(
+    old: EdgeModelStatus, rollout: RolloutStatus | None, good: str, members: Sequence[Member]
+) -> str:
+    """Name what was good before, as long as nodes that come late may have to go back to it."""
+    if rollout is None or not rollout.completed_at or rollout.revision != good:
+        return ""
+    previous = old.previous_good if good == old.last_known_good else old.last_known_good
+    is_over = all(
+        member.updated or (not member.on_trial and failure_of(member, rollout.failed)) for member in members
+    )
+    return "" if is_over else previous
+
+
+def _revisions(
+    world: World, chain: Chain, revision: Revision | None, good: tuple[str, str]
+) -> tuple[Revision, ...]:
+    """Keep what is wanted, what is or was good and what any node has; newest first."""
+    kept = {*good, *world.assigned_revisions()}
     wanted = [item for item in (chain.revision, revision) if item is not None]
     rest = [item for item in world.model.status.revisions if item.name in kept]
     newest_first = list({item.name: item for item in (*wanted, *rest)}.values())
-    # The bound may cost an old revision its record, never the good one.
-    good_one = [item for item in newest_first if item.name == good]
-    others = [item for item in newest_first if item.name != good][: MAX_REVISIONS - len(good_one)]
-    return tuple(item for item in newest_first if item in others or item in good_one)
+    # The bound may cost an old revision its record, never a good one.
+    good_ones = [item for item in newest_first if item.name in good]
+    others = [item for item in newest_first if item.name not in good][: MAX_REVISIONS - len(good_ones)]
+    return tuple(item for item in newest_first if item in others or item in good_ones)
 
 
 def _counts(world: World, fleet: Fleet, states: Sequence[MemberState]) -> NodeCounts:
@@ -161,10 +180,11 @@ def _reports(fleet: Fleet, states: Sequence[MemberState]) -> tuple[NodeReport, .
 
 
 def _fleet_findings(world: World, chain: Chain, fleet: Fleet, status: EdgeModelStatus) -> list[Finding]:
-    progressing = _progressing(world, chain, status)
+    is_stopped = _is_stopped(world, fleet, status)
+    progressing = _progressing(world, chain, status, is_stopped=is_stopped)
     placed = _placed(fleet)
     available = _available(world, fleet, status)
-    stalled = _stalled(world, chain, status)
+    stalled = _stalled(chain, status, is_stopped=is_stopped)
     return [placed, progressing, available, _ready(placed, progressing, available, stalled, status), stalled]
 
 
@@ -188,7 +208,7 @@ def _rolled_back(status: EdgeModelStatus) -> Quarantine | None:
     return next((item for item in status.quarantined if item.revision == status.target_revision), None)
 
 
-def _progressing(world: World, chain: Chain, status: EdgeModelStatus) -> Finding:
+def _progressing(world: World, chain: Chain, status: EdgeModelStatus, *, is_stopped: bool) -> Finding:
     kind = ConditionType.PROGRESSING
     if chain.hold is not None:
         moving = FALSE if chain.hold.stalled else TRUE
@@ -198,14 +218,14 @@ def _progressing(world: World, chain: Chain, status: EdgeModelStatus) -> Finding
         return _finding(kind, FALSE, "RolledBack", f"{quarantine.reason}: {quarantine.message}")
     if status.rollout is None:
         return _finding(kind, TRUE, "RolloutStarting", "the rollout begins")
-    return _rolling(world, status.rollout, status.nodes)
+    return _rolling(world, status.rollout, status.nodes, is_stopped=is_stopped)
 
 
-def _rolling(world: World, rollout: RolloutStatus, counts: NodeCounts) -> Finding:
+def _rolling(world: World, rollout: RolloutStatus, counts: NodeCounts, *, is_stopped: bool) -> Finding:
     kind = ConditionType.PROGRESSING
     if rollout.completed_at:
         return _finding(kind, FALSE, "RolloutComplete", f"revision {rollout.revision} passed its last wave")
-    if _is_stopped(world, rollout):
+    if is_stopped:
         return _finding(kind, FALSE, "RolloutStopped", _failure_text(rollout))
     if world.model.spec.rollout.paused:
         return _finding(kind, FALSE, "Paused", "rollout.paused is true: no further node is touched")
@@ -220,8 +240,12 @@ def _rolling(world: World, rollout: RolloutStatus, counts: NodeCounts) -> Findin
     )
 
 
-def _is_stopped(world: World, rollout: RolloutStatus) -> bool:
-    return not rollout.completed_at and len(rollout.failed) >= world.model.spec.rollout.max_failures
+def _is_stopped(world: World, fleet: Fleet, status: EdgeModelStatus) -> bool:
+    if status.rollout is None:
+        return False
+    spares = status.rollout.revision == world.model.status.last_known_good
+    policy = replace(Policy.of(world.model.spec.rollout), spares=spares)
+    return has_stopped(fleet.members, status.rollout, policy)
 
 
 def _failure_text(rollout: RolloutStatus) -> str:
@@ -241,7 +265,7 @@ def _available(world: World, fleet: Fleet, status: EdgeModelStatus) -> Finding:
     return _finding(kind, FALSE, "PodsNotReady" if online else "NodesOffline", message)
 
 
-def _stalled(world: World, chain: Chain, status: EdgeModelStatus) -> Finding:
+def _stalled(chain: Chain, status: EdgeModelStatus, *, is_stopped: bool) -> Finding:
     kind = ConditionType.STALLED
     if chain.hold is not None:
         if chain.hold.stalled:
@@ -257,7 +281,7 @@ def _stalled(world: World, chain: Chain, status: EdgeModelStatus) -> Finding:
             "runs the last revision that passed: apply a corrected spec",
         )
     rollout = status.rollout
-    if rollout is not None and _is_stopped(world, rollout):
+    if rollout is not None and is_stopped:
         return _finding(kind, TRUE, "RolloutStopped", _failure_text(rollout))
     return _finding(kind, FALSE, "NotStalled", "nobody needs to act")
 

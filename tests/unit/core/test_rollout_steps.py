@@ -12,12 +12,11 @@ from edgemodel_operator.api.edgemodel_status import FailedNode, RolloutStatus
 from edgemodel_operator.core.member import Fallback, Member
 from edgemodel_operator.core.rollout import (
     Mode,
-    Policy,
-    RolloutPlan,
     label_values,
     plan_rollout,
 )
 from edgemodel_operator.core.trial import Judgement, Result
+from edgemodel_operator.core.waves import Policy, RolloutPlan
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 WAITING = Judgement(Result.WAITING, "PodNotReady", "not yet")
