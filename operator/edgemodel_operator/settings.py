@@ -40,7 +40,7 @@ class RegistrySettings(Schema):
     """Certificates (PEM) of authorities that are trusted for registries, besides those of the system."""
     credentials_secret: str = ""
     """A Secret of type kubernetes.io/dockerconfigjson in the operator's namespace, with which the admission
-    webhook and the audit read signatures. Empty: none."""
+    webhook, the audit and the agents on the nodes read signatures. Empty: none."""
 
     @field_validator("certificate_authorities")
     @classmethod
