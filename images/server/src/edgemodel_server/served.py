@@ -21,6 +21,12 @@ INLINE_SECONDS = 0.001
 """A computation that is expected to take less runs on the loop's thread: handing it over would cost more."""
 
 _SLOW_IN_A_ROW = 8
+
+_MAY_PASS = frozenset({Reason.LOAD_FAILED, Reason.WARM_UP_FAILED})
+"""Why a model that was served could not be loaded again, where that may be want of memory, for a moment."""
+
+_RETRY_SECONDS = 2.0
+_MAX_RETRY_SECONDS = 60.0
 _RESULTS = {
     400: Result.REFUSED,
     413: Result.REFUSED,
@@ -66,6 +72,7 @@ class ServedModel:
         self._slow = 0  # computations in a row that took too long for the loop
         self._used = monotonic()
         self._parked: list[Call] = []  # came while the model was not in memory
+        self._retry_seconds = _RETRY_SECONDS
 
     # -- state -----------------------------------------------------------------------------------------------
 
@@ -83,6 +90,7 @@ class ServedModel:
         """Begin to serve, or go on after the model was loaded again."""
         self.prepared = prepared
         self.failure = None
+        self._retry_seconds = _RETRY_SECONDS
         self.metrics.loaded = True
         self.metrics.memory_bytes = prepared.memory_bytes
         self._used = monotonic()
@@ -93,11 +101,15 @@ class ServedModel:
                 self._begin(call)
 
     def fail(self, failure: StartError) -> None:
-        """Stay, and say why the model is not served."""
+        """Stay, and say why the model is not served; try again if it was, and may be again."""
         self.failure = (failure.reason, failure.message)
         parked, self._parked = self._parked, []
         for call in parked:
             self._end(call, self._not_ready())
+        if self.prepared is not None and self.reload is not None and failure.reason in _MAY_PASS:
+            # Not left to the next request: none comes to a server that is not ready.
+            self._workers.loop.call_later(self._retry_seconds, self.reload)
+            self._retry_seconds = min(2 * self._retry_seconds, _MAX_RETRY_SECONDS)
 
     def _open_lanes(self, prepared: Prepared) -> None:
         tuning, model, options = prepared.tuning, prepared.model, self._options

@@ -66,7 +66,11 @@ def _load_in_thread(
             with suppress(RuntimeError):  # the loop is closed: the process is about to exit
                 loop.call_soon_threadsafe(report, model, outcome)
 
-    threading.Thread(target=load, name="load", daemon=True).start()
+    try:
+        threading.Thread(target=load, name="load", daemon=True).start()
+    except RuntimeError as error:  # no memory for its stack
+        for _, model in pairs:
+            loop.call_soon(report, model, StartError(Reason.LOAD_FAILED, str(error)))
 
 
 def _prepare_safely(source: Source, settings: Settings) -> Prepared | StartError:
