@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edgemodel_operator.api.edgemodel_status import ModelReport
 from edgemodel_operator.api.image import ImageSpec, PlatformName
@@ -60,6 +60,14 @@ class SupplyJob:
     def context_secret(self) -> str:
         """The name of the Secret that the source of the Dockerfile's context asks for; empty: none."""
         return _secret_of(self.image.dockerfile.context) if self.image.dockerfile else ""
+
+    def builds_like(self, other: SupplyJob) -> bool:
+        """Tell whether a build of the other does for this: from the same places, with the same Secrets.
+
+        What becomes of images afterwards matters to no build.
+        """
+        afterwards = {"keep_images": self.image.keep_images, "deletion_policy": self.image.deletion_policy}
+        return self == replace(other, image=other.image.model_copy(update=afterwards))
 
 
 def _secret_of(source: Source) -> str:

@@ -56,6 +56,12 @@ class _Run:
     failures: int = 0
     told_at: float = 0.0
     models: set[tuple[str, str]] = field(default_factory=set)
+    after: frozenset[asyncio.Task[None]] = frozenset()
+    """What must have ended before this begins: it was cancelled, and its Job has the same name."""
+
+    def is_busy(self) -> bool:
+        """Tell whether something is under way."""
+        return self.task is not None and not self.task.done()
 
 
 class Supplies:
@@ -99,7 +105,7 @@ class Supplies:
         """Start a job unless it runs; one whose image was signed before makes what is lost of that."""
         identity = self._identity(job)
         run = self._runs.get(identity)
-        if run is not None and run.task is not None and not run.task.done():
+        if run is not None and run.is_busy():
             return
         key = self.build_key(job)
         if run is None:
@@ -116,16 +122,37 @@ class Supplies:
         run.task.add_done_callback(self._tasks.discard)
 
     def retain(self, namespace: str, model: str, jobs: tuple[SupplyJob, ...]) -> None:
-        """Cancel what was running for a model and is not wanted any more."""
-        wanted = {self._identity(job) for job in jobs}
+        """Cancel what was running for a model and is not wanted any more.
+
+        What is wanted from another place, or with another Secret, begins anew: the key is the same, but what
+        was slow or failed may be mended by it.
+        """
+        wanted = {self._identity(job): job for job in jobs}
         for identity, run in list(self._runs.items()):
-            if (namespace, model) not in run.models or identity in wanted:
+            if (namespace, model) not in run.models:
                 continue
-            run.models.discard((namespace, model))
-            if not run.models:
-                if run.task is not None:
-                    run.task.cancel()
-                del self._runs[identity]
+            job = wanted.get(identity)
+            if job is None:
+                self._drop(identity, (namespace, model))
+            elif not run.job.builds_like(job) and (run.is_busy() or run.state.stage is SupplyStage.FAILED):
+                self._begin_anew(identity, job)
+
+    def _drop(self, identity: tuple[str, str, str], model: tuple[str, str]) -> None:
+        run = self._runs[identity]
+        run.models.discard(model)
+        if not run.models:
+            if run.task is not None:
+                run.task.cancel()
+            del self._runs[identity]
+
+    def _begin_anew(self, identity: tuple[str, str, str], job: SupplyJob) -> None:
+        old = self._runs[identity]
+        after = old.after
+        if old.task is not None:
+            old.task.cancel()
+            after |= {old.task}
+        missing = Supply(SupplyStage.MISSING, build_key=old.state.build_key)
+        self._runs[identity] = _Run(job, missing, models=old.models, after=after)
 
     async def close(self) -> None:
         """Stop all that is being made, and wait until it has ended."""
@@ -138,6 +165,9 @@ class Supplies:
         return job.namespace, job.repository, self.build_key(job)
 
     async def _run(self, run: _Run) -> None:
+        if run.after:
+            await asyncio.wait(run.after)
+            run.after = frozenset()
         try:
             gate = self._in_jobs if self._builder.has_jobs(run.job) else self._here
             async with gate.hold(run.job.namespace):

@@ -43,9 +43,14 @@ class Builder:
     """A builder whose end the test decides."""
 
     finish: asyncio.Event = field(default_factory=asyncio.Event)
+    may_end: asyncio.Event = field(default_factory=asyncio.Event)
+    """A cancelled build ends only when this is set."""
     error: Exception | None = None
     builds: int = 0
     cancelled: int = 0
+
+    def __post_init__(self) -> None:
+        self.may_end.set()
 
     def build_key(self, job: SupplyJob) -> str:
         return job.model.version
@@ -65,6 +70,7 @@ class Builder:
             await self.finish.wait()
         except asyncio.CancelledError:
             self.cancelled += 1
+            await self.may_end.wait()
             raise
         if self.error is not None:
             raise self.error
@@ -103,6 +109,7 @@ class Bench:
     builder: Builder = field(default_factory=Builder)
     signer: Signer = field(default_factory=Signer)
     woken: list[tuple[str, str]] = field(default_factory=list)
+    concurrency: int = 1
 
     def __post_init__(self) -> None:
         self.supplies = Supplies(
@@ -112,7 +119,7 @@ class Bench:
             Metrics(),
             clock=lambda: NOW,
             wake=lambda *key: self.woken.append(key),
-            concurrency=1,
+            concurrency=self.concurrency,
         )
 
     async def until(self, stage: SupplyStage, job: SupplyJob = JOB) -> Any:
@@ -120,6 +127,11 @@ class Bench:
             while self.supplies.state(job).stage is not stage:
                 await asyncio.sleep(0.005)
         return self.supplies.state(job)
+
+    async def until_builds(self, number: int) -> None:
+        async with asyncio.timeout(5):
+            while self.builder.builds < number:
+                await asyncio.sleep(0)
 
 
 async def test_an_image_is_built_signed_and_its_model_woken() -> None:
@@ -193,6 +205,58 @@ async def test_a_build_that_nobody_wants_any_more_is_cancelled() -> None:
     assert bench.supplies.state(JOB).stage is SupplyStage.MISSING
 
 
+ELSEWHERE = replace(
+    JOB,
+    model=make_model("1")
+    .with_("model.source.http.url", "https://mirror.example.com/line.onnx")
+    .build()
+    .model,
+)
+"""The same file from another place: that is no part of the build key."""
+
+
+async def test_a_build_that_is_told_otherwise_begins_anew_when_the_old_one_has_ended() -> None:
+    bench = Bench(concurrency=2)
+    bench.builder.may_end.clear()
+    bench.supplies.start(JOB)
+    await bench.until_builds(1)
+    bench.supplies.retain("plant-a", "line", (ELSEWHERE,))
+    assert bench.supplies.state(ELSEWHERE).stage is SupplyStage.MISSING
+    bench.supplies.start(ELSEWHERE)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert (bench.builder.cancelled, bench.builder.builds) == (1, 1)
+    bench.builder.may_end.set()
+    await bench.until_builds(2)
+    bench.builder.finish.set()
+    await bench.until(SupplyStage.SIGNED, ELSEWHERE)
+
+
+async def test_a_failure_is_tried_at_once_when_its_job_is_told_otherwise() -> None:
+    bench = Bench()
+    bench.builder.error = SupplyError(SupplyStep.BUILD, "RegistryDenied", "no", retry_after=3600)
+    bench.builder.finish.set()
+    bench.supplies.start(JOB)
+    await bench.until(SupplyStage.FAILED)
+    bench.supplies.retain("plant-a", "line", (JOB,))
+    assert bench.supplies.state(JOB).stage is SupplyStage.FAILED
+    bench.supplies.retain("plant-a", "line", (ELSEWHERE,))
+    assert bench.supplies.state(ELSEWHERE).stage is SupplyStage.MISSING
+
+
+async def test_what_becomes_of_images_later_is_no_reason_to_build_anew() -> None:
+    bench = Bench()
+    bench.supplies.start(JOB)
+    await bench.until_builds(1)
+    kept = replace(JOB, image=JOB.image.model_copy(update={"keep_images": 7}))
+    bench.supplies.retain("plant-a", "line", (kept,))
+    assert bench.supplies.state(JOB).stage is SupplyStage.RUNNING
+    bench.builder.finish.set()
+    await bench.until(SupplyStage.SIGNED)
+    bench.supplies.retain("plant-a", "line", (ELSEWHERE,))
+    assert bench.supplies.state(JOB).stage is SupplyStage.SIGNED
+
+
 async def test_no_more_builds_run_at_once_than_allowed() -> None:
     bench = Bench()
     jobs = [replace(JOB, model=make_model(str(number)).build().model) for number in range(3)]
@@ -250,9 +314,7 @@ async def test_what_is_lost_after_it_was_signed_is_made_again_and_stays_signed_u
     assert before.retry_at > NOW
     bench.builder.finish.clear()
     bench.supplies.start(JOB)
-    async with asyncio.timeout(5):
-        while bench.builder.builds < 2:
-            await asyncio.sleep(0)
+    await bench.until_builds(2)
     during = bench.supplies.state(JOB)
     assert (during.stage, during.image, during.progress) == (SupplyStage.SIGNED, IMAGE, "pushing")
     bench.builder.finish.set()
