@@ -174,6 +174,29 @@ async def test_what_an_upper_layer_takes_away_is_not_seen(
         assert (await fetch(make_source(ref), tmp_path)).size == 7000
 
 
+@pytest.mark.parametrize(("name", "shown"), [("models/a.onnx", "models/a.onnx"), ("models", "models")])
+async def test_a_link_above_hides_the_older_file(
+    client: RegistryClient, ref: Reference, tmp_path: Path, name: str, shown: str
+) -> None:
+    lower = make_tar(("models/a.onnx", b"old"))
+    upper = make_tar(special(name, tarfile.SYMTYPE, "v2/a.onnx"), ("v2/a.onnx", MODEL))
+    await push(client, ref, [(lower, OCI_LAYER_TAR, ""), (upper, OCI_LAYER_TAR, "")])
+    failure = await failure_of(make_source(ref, "models/a.onnx"), tmp_path)
+    assert failure.reason is Reason.SOURCE_INVALID
+    assert f"but a link '{shown}': name the file that it leads to" in failure.message
+    assert (await fetch(make_source(ref), tmp_path)).name == "a.onnx"
+    assert (await fetch(make_source(ref, "v2/a.onnx"), tmp_path)).size == 7000
+
+
+async def test_a_file_above_takes_the_place_of_an_older_link(
+    client: RegistryClient, ref: Reference, tmp_path: Path
+) -> None:
+    lower = make_tar(special("models/a.onnx", tarfile.SYMTYPE, "b.onnx"), ("models/b.onnx", b"old"))
+    upper = make_tar(("models/a.onnx", MODEL))
+    await push(client, ref, [(lower, OCI_LAYER_TAR, ""), (upper, OCI_LAYER_TAR, "")])
+    assert (await fetch(make_source(ref, "models/a.onnx"), tmp_path)).size == 7000
+
+
 async def test_a_layer_takes_nothing_of_its_own_away(
     client: RegistryClient, ref: Reference, tmp_path: Path
 ) -> None:

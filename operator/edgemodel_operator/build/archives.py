@@ -74,13 +74,17 @@ class ArchiveLimits:
 
 
 def extract_file(
-    archive: Path, wanted: Callable[[str], bool], destination: Path, limits: ArchiveLimits
+    archive: Path,
+    wanted: Callable[[str], bool],
+    destination: Path,
+    limits: ArchiveLimits,
+    on_other: Callable[[str], None] = lambda path: None,
 ) -> list[str]:
     """Write the wanted file to `destination` and give the paths of all wanted regular files.
 
     Where several paths are wanted the first one is written; where the same path comes twice, its last entry
-    counts, as when unpacking. Blocking: call it in a thread. Raises InvalidArchive, or OSError when the
-    local disk fails.
+    counts, as when unpacking. `on_other` is told the paths of what is neither a file nor a folder. Blocking:
+    call it in a thread. Raises InvalidArchive, or OSError when the local disk fails.
     """
     found: list[str] = []
     with readable(limits.what), ExitStack() as stack:
@@ -88,7 +92,11 @@ def extract_file(
         tar = stack.enter_context(tarfile.open(fileobj=expanded, mode="r|", tarinfo=BoundedHeader))
         for member in members_of(tar):
             path = _plain_path(member.name)
-            if member.type not in {tarfile.REGTYPE, tarfile.AREGTYPE} or not wanted(path):
+            if member.type not in {tarfile.REGTYPE, tarfile.AREGTYPE}:
+                if not member.isdir():
+                    on_other(path)
+                continue
+            if not wanted(path):
                 continue
             if path not in found:
                 found.append(path)

@@ -79,6 +79,8 @@ class _View:
         self._wanted = wanted
         self._gone: set[str] = set()
         self._taken_away: set[str] = set()
+        self.links: set[str] = set()
+        """What is a link in a layer, or a device: it hides what has its name below."""
         self.found: list[str] = []
 
     def __call__(self, path: str) -> bool:
@@ -91,6 +93,12 @@ class _View:
         else:
             return self._wanted(path) and not self._is_hidden(path)
         return False
+
+    def pass_over(self, path: str) -> None:
+        """Take notice of something in the layer that is no regular file."""
+        self._taken_away.add(path)
+        if not self._is_hidden(path):
+            self.links.add(path)
 
     def descend(self, fresh: Sequence[str]) -> None:
         """Go on with the layer below; `fresh` was found in this one."""
@@ -205,7 +213,7 @@ async def _search_layers(
     view = _View(wanted)
     for layer in reversed(_searched(artifact.layers, wanted)):
         blob = await _searched_blob(artifact, layer, destination.parent, allowance)
-        fresh = await asyncio.to_thread(extract_file, blob, view, inner, limits)
+        fresh = await asyncio.to_thread(extract_file, blob, view, inner, limits, view.pass_over)
         if not (artifact.keeps and fresh and not view.found):
             artifact.kept.pop(layer.digest).unlink()
         if fresh and not view.found:
@@ -215,9 +223,17 @@ async def _search_layers(
         if view.found and wanted.path:
             break  # a file of a lower layer would be hidden by this one
     if not view.found:
-        raise fail(Reason.SOURCE_INVALID, f"{artifact.reference} holds {wanted}.")
+        raise fail(Reason.SOURCE_INVALID, f"{artifact.reference} holds {wanted}{_instead(view, wanted)}.")
     _check_single(artifact, view.found)
     return await asyncio.to_thread(describe, destination, view.found[0])
+
+
+def _instead(view: _View, wanted: _Wanted) -> str:
+    parts = wanted.path.split("/")
+    for length in range(1, len(parts) + 1):
+        if (start := "/".join(parts[:length])) in view.links:
+            return f", but a link {start!r}: name the file that it leads to"
+    return ""
 
 
 def _searched(layers: Sequence[Descriptor], wanted: _Wanted) -> list[Descriptor]:
