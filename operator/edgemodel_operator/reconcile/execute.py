@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgemodel_operator.adapters.kube import KubeError
@@ -37,16 +37,35 @@ async def execute(plan: Plan, world: World, raw: Mapping[str, Any], ports: Ports
     for action in others:
         if not isinstance(action, Delete):
             await _do(action, world, raw, ports, supplies)
-    gate = asyncio.Semaphore(LABELS_AT_ONCE)
-    await asyncio.gather(*(_label(change, ports, gate) for change in changes))
+    await _label(changes, ports)
     for action in others:
         if isinstance(action, Delete):
             await _do(action, world, raw, ports, supplies)
 
 
-async def _label(change: LabelNode, ports: Ports, gate: asyncio.Semaphore) -> None:
-    async with gate:
-        await ports.cluster.label_node(change.node, change.labels)
+async def _label(changes: Sequence[LabelNode], ports: Ports) -> None:
+    """Change labels, a few nodes at a time. Raises the first failure.
+
+    After a failure no other change begins, and those under way are waited for: the next pass plans on what
+    the nodes have then.
+    """
+    waiting = iter(changes)
+    failures: list[Exception] = []
+
+    async def work() -> None:
+        for change in waiting:
+            try:
+                await ports.cluster.label_node(change.node, change.labels)
+            except Exception as error:
+                failures.append(error)
+            if failures:
+                return
+
+    async with asyncio.TaskGroup() as group:
+        for _ in changes[:LABELS_AT_ONCE]:
+            group.create_task(work())
+    if failures:
+        raise failures[0]
 
 
 async def _do(action: Action, world: World, raw: Mapping[str, Any], ports: Ports, supplies: Supplies) -> None:
