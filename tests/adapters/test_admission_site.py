@@ -290,7 +290,7 @@ async def test_more_bytes_than_there_is_room_for_are_turned_away(monkeypatch: py
         assert (await program.post(b" " * 1000))[0] == 400
 
 
-async def test_case_37c_a_hundred_images_in_three_megabytes_are_judged(
+async def test_case_37c_a_hundred_containers_in_three_megabytes_are_judged(
     program: Program, client: RegistryClient, registry: RegistryServer
 ) -> None:
     key = new_key()

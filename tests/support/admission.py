@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from edgemodel_operator.adapters.policy_verifier import CannotVerify
-from edgemodel_operator.admission.judge import Judge, Sources
+from edgemodel_operator.admission.judge import Judge, Sources, Verifier
 from edgemodel_operator.core.exemption import Exemption, parse_exemption
 from edgemodel_operator.core.trust import AnyPolicy, Policy, PolicyVerdict, parse_policy
 from edgemodel_operator.oci.reference import Reference
@@ -52,7 +52,14 @@ class StatedVerdicts:
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
     waits: bool = False
 
-    async def verify(self, image: Reference, policy: Policy, *, remember: bool = True) -> PolicyVerdict:
+    async def verify(
+        self,
+        image: Reference,
+        policy: Policy,
+        *,
+        remember: bool = True,
+        turns: asyncio.Semaphore | None = None,
+    ) -> PolicyVerdict:
         """Tell about GOOD and UNSIGNED, and fail to tell about UNKNOWN; other images are unsigned."""
         self.asked.append((str(image), policy.name))
         if not remember:
@@ -106,7 +113,7 @@ def exemption(*images: str, name: str = "for-now", namespace: str = OWN_NAMESPAC
 
 def make_judge(
     stated: StatedPolicies,
-    verdicts: StatedVerdicts | None = None,
+    verdicts: Verifier | None = None,
     tags: StatedTags | None = None,
     *,
     budget_seconds: float = 8.0,

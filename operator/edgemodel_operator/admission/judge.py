@@ -26,6 +26,7 @@ from edgemodel_operator.admission.metrics import Outcome
 from edgemodel_operator.admission.policy_source import ExceptionSource, PolicySource
 from edgemodel_operator.admission.review import ImageUse, Review
 from edgemodel_operator.admission.tags import TagResolver
+from edgemodel_operator.admission.verdict_cache import MAX_EACH
 from edgemodel_operator.api.trustpolicy import Mode
 from edgemodel_operator.core.trust import (
     AnyPolicy,
@@ -52,8 +53,18 @@ NOT_UNDERSTOOD = "PolicyNotUnderstood"
 class Verifier(Protocol):
     """What checks one image against one policy."""
 
-    async def verify(self, image: Reference, policy: Policy, *, remember: bool = True) -> PolicyVerdict:
-        """Tell whether the policy holds. Raises CannotVerify. Without `remember` nothing is kept of it."""
+    async def verify(
+        self,
+        image: Reference,
+        policy: Policy,
+        *,
+        remember: bool = True,
+        turns: asyncio.Semaphore | None = None,
+    ) -> PolicyVerdict:
+        """Tell whether the policy holds. Raises CannotVerify. Without `remember` nothing is kept of it.
+
+        What has to be asked of a registry waits for one of `turns`.
+        """
         ...
 
 
@@ -115,6 +126,15 @@ class Sources:
     now: Callable[[], datetime]
 
 
+@dataclass(frozen=True)
+class _Case:
+    """One request under way: the policies of its moment, and its turns for what a registry is asked."""
+
+    review: Review
+    policies: Sequence[AnyPolicy]
+    turns: asyncio.Semaphore
+
+
 class Judge:
     """Decides about requests; holds no state of its own."""
 
@@ -153,15 +173,14 @@ class Judge:
         if len(images) > MAX_IMAGES:
             return refuse(f"{review.subject} names more than {MAX_IMAGES} different images")
         # (3) to (7), each image once.
-        policies = self._sources.policies.policies
+        case = _Case(review, self._sources.policies.policies, asyncio.Semaphore(MAX_EACH))
         findings = await asyncio.gather(
-            *(self._judge_image(image, where, review, policies) for image, where in images.items())
+            *(self._judge_image(image, where, case) for image, where in images.items())
         )
         return _combine(findings)
 
-    async def _judge_image(
-        self, text: str, where: str, review: Review, policies: Sequence[AnyPolicy]
-    ) -> Finding:
+    async def _judge_image(self, text: str, where: str, case: _Case) -> Finding:
+        review = case.review
         # (3) A registry and a digest.
         try:
             reference = parse_reference(text)
@@ -169,7 +188,7 @@ class Judge:
             refused = Judgement(refusals=(f"{where}: {str(error).rstrip('.')}",))
             return Finding(text, refused, reason=INVALID_REFERENCE)
         # (4) Who speaks about it.
-        matching = matching_policies(policies, reference.name, review.namespace)
+        matching = matching_policies(case.policies, reference.name, review.namespace)
         if reference.digest is None and review.is_pod:
             nobody = self._conclude(text, review.namespace, ())
             named = matching or nobody.judgement.allowed
@@ -183,9 +202,7 @@ class Judge:
             text, reference = f"{text}@{digest}", reference.with_digest(digest)
         # (5) What they say.
         pinned = reference.with_digest(reference.digest) if reference.digest else reference
-        answers = await asyncio.gather(
-            *(self._ask(pinned, policy, remember=not review.dry_run) for policy in matching)
-        )
+        answers = await asyncio.gather(*(self._ask(pinned, policy, case) for policy in matching))
         return self._conclude(text, review.namespace, answers)
 
     def _conclude(self, text: str, namespace: str, answers: Sequence[tuple[PolicyVerdict, bool]]) -> Finding:
@@ -202,17 +219,18 @@ class Judge:
             uncertain=bool(failed) and not any(failed),
         )
 
-    async def _ask(
-        self, image: Reference, policy: AnyPolicy, *, remember: bool
-    ) -> tuple[PolicyVerdict, bool]:
+    async def _ask(self, image: Reference, policy: AnyPolicy, case: _Case) -> tuple[PolicyVerdict, bool]:
         """Give the verdict of one policy and whether it is certain."""
         if isinstance(policy, BrokenPolicy):
             missing = f"the policy itself cannot be understood ({policy.problem})"
             return PolicyVerdict(policy.name, mode_of(policy), False, missing, NOT_UNDERSTOOD), False
         try:
-            return await self._verifier.verify(image, policy, remember=remember), True
+            verdict = await self._verifier.verify(
+                image, policy, remember=not case.review.dry_run, turns=case.turns
+            )
         except CannotVerify as error:
             return _unknown(policy, error), False
+        return verdict, True
 
 
 def refuse(sentence: str) -> Decision:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -31,6 +32,9 @@ MAX_UNSIGNED = 1024
 MAX_RUNNING = 128
 """Verifications at once: fewer than the reviews that are judged at once, so that a flood of images which
 nobody knows, each waiting for its registry, leaves room for those that are known."""
+MAX_EACH = 16
+"""Of these, as many as one review waits for at a time: one with many images gets them verified by turns, and
+leaves room for the others."""
 UNSIGNED = "Unsigned"
 
 
@@ -84,12 +88,20 @@ class VerdictCache:
         self._unsigned: OrderedDict[VerdictKey, tuple[float, Finding]] = OrderedDict()
         self._flights: dict[VerdictKey, _Flight] = {}
 
-    async def get(self, key: VerdictKey, verify: _Verify, *, remember: bool = True) -> Finding:
+    async def get(
+        self,
+        key: VerdictKey,
+        verify: _Verify,
+        *,
+        remember: bool = True,
+        turns: asyncio.Semaphore | None = None,
+    ) -> Finding:
         """Give the verdict, running `verify` unless it is known or somebody else is at it already.
 
         `verify` raises CannotVerify when it cannot tell; so does this, unless an older verdict stands. The
         verification goes on when the caller is canceled: the next caller, usually the same pod once more,
-        finds the verdict. Without `remember`, nothing of it is kept.
+        finds the verdict. Without `remember`, nothing of it is kept. `turns` are those of the review that
+        asks: what nobody knows waits for one.
         """
         entry = self.book.look_up(key.group, key.image)
         now = self._now()
@@ -99,9 +111,10 @@ class VerdictCache:
         if unsigned is not None and until > self._clock():
             return unsigned
         if entry is None or not _stands(entry, now):
-            return await asyncio.shield(self._join(key, verify, remember=remember))
+            async with turns or nullcontext():
+                return await asyncio.shield(self._join(key, verify, remember=remember))
         try:
-            async with asyncio.timeout(STALE_WAIT_S):
+            async with asyncio.timeout(STALE_WAIT_S), turns or nullcontext():
                 return await asyncio.shield(self._join(key, verify, remember=remember))
         except ImageNotFound:
             raise  # the registry has answered

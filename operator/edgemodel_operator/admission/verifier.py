@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Collection, Sequence
@@ -37,15 +38,25 @@ class ImageVerifier:
         self._cache = cache
         self._metrics = metrics
 
-    async def verify(self, image: Reference, policy: Policy, *, remember: bool = True) -> PolicyVerdict:
+    async def verify(
+        self,
+        image: Reference,
+        policy: Policy,
+        *,
+        remember: bool = True,
+        turns: asyncio.Semaphore | None = None,
+    ) -> PolicyVerdict:
         """Tell whether the policy holds for an image named by digest. Raises CannotVerify.
 
-        Without `remember`, as for dry runs, the verdict is not kept.
+        Without `remember`, as for dry runs, the verdict is not kept. `turns` bounds the verifications that
+        one review waits for at a time.
         """
         asked = await self._policies.demand_of(policy)
         name = str(image)
         key = VerdictKey(image_hash(name), group_of(asked.fingerprint))
-        finding = await self._cache.get(key, lambda: self._examine(image, policy, asked), remember=remember)
+        finding = await self._cache.get(
+            key, lambda: self._examine(image, policy, asked), remember=remember, turns=turns
+        )
         if finding.known:
             self._metrics.cached.inc()
         if finding.stale:

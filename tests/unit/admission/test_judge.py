@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from edgemodel_operator.admission import verdict_cache
 from edgemodel_operator.admission.judge import MAX_IMAGES, Judge
 from edgemodel_operator.admission.metrics import Outcome
 from edgemodel_operator.admission.review import ImageUse, Review
+from edgemodel_operator.admission.verdict_book import VerdictBook, image_hash
+from edgemodel_operator.admission.verdict_cache import VerdictCache, VerdictKey
 from edgemodel_operator.api.trustpolicy import Mode
-from edgemodel_operator.core.trust import AnyPolicy
+from edgemodel_operator.core.trust import AnyPolicy, Policy, PolicyVerdict
+from edgemodel_operator.oci.reference import Reference
 from support.admission import (
     GOOD,
     HOST,
@@ -298,3 +304,40 @@ async def test_the_findings_say_who_vouched_and_what_is_missing() -> None:
     found = {finding.image: finding for finding in (await judge.decide(review(GOOD, UNSIGNED))).findings}
     assert found[GOOD].verdicts[0].by == ("plant=sha256:aa",)
     assert found[UNSIGNED].reasons == ("Unsigned",)
+
+
+class Busy:
+    """Verifies whatever it is asked, and counts how much of that at once."""
+
+    def __init__(self, cache: VerdictCache) -> None:
+        self._cache = cache
+        self._running = 0
+        self.most = 0
+
+    async def verify(
+        self,
+        image: Reference,
+        policy: Policy,
+        *,
+        remember: bool = True,
+        turns: asyncio.Semaphore | None = None,
+    ) -> PolicyVerdict:
+        key = VerdictKey(image_hash(str(image)), policy.name)
+        finding = await self._cache.get(key, self._examine, remember=remember, turns=turns)
+        return PolicyVerdict(policy.name, policy.spec.mode, finding.trusted)
+
+    async def _examine(self) -> verdict_cache.Finding:
+        self._running += 1
+        self.most = max(self.most, self._running)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        self._running -= 1
+        return verdict_cache.Finding(trusted=True)
+
+
+async def test_case_37c_one_review_of_a_hundred_images_and_two_policies_takes_its_turns() -> None:
+    images = [f"{HOST}/models/m{number}@sha256:{number:064x}" for number in range(100)]
+    verifier = Busy(VerdictCache(VerdictBook(), time.time, time.monotonic))
+    judge = make_judge(StatedPolicies((policy(), policy("second"))), verifier)
+    assert (await judge.decide(review(*images))).allowed
+    assert verifier.most == verdict_cache.MAX_EACH

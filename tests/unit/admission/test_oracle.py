@@ -7,6 +7,7 @@ image without trust passes, and no trusted one is refused. All pods follow from 
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import random
@@ -189,7 +190,14 @@ class Signatures:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def verify(self, image: Reference, policy: Policy, *, remember: bool = True) -> PolicyVerdict:
+    async def verify(
+        self,
+        image: Reference,
+        policy: Policy,
+        *,
+        remember: bool = True,
+        turns: asyncio.Semaphore | None = None,
+    ) -> PolicyVerdict:
         assert image.digest is not None
         assert image.tag is None
         assert remember

@@ -269,5 +269,16 @@ async def test_too_many_at_once_are_turned_away(monkeypatch: pytest.MonkeyPatch)
     assert await first == TRUSTED
 
 
+async def test_a_review_without_a_turn_left_still_uses_its_old_verdicts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(verdict_cache, "STALE_WAIT_S", 0.0)
+    clock, source = Clock(), Source(TRUSTED)
+    cache = new_cache(clock)
+    await cache.get(KEY, source)
+    clock.now += FRESH_S + 1
+    assert (await cache.get(KEY, source, turns=asyncio.Semaphore(0))).stale
+
+
 def test_images_that_nobody_knows_cannot_take_every_place() -> None:
     assert verdict_cache.MAX_RUNNING < load.MAX_REVIEWS
