@@ -22,6 +22,10 @@ from edgemodel_operator.api.base import Schema
 from edgemodel_operator.api.image import PlatformName
 from edgemodel_operator.api.model import Origin
 
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_UNITS |= {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
+_SHARED_PART = 15 / 16
+"""Of the room for temporary files; the rest is for what is written between two measurements."""
 DEFAULT_CONFIG = Path("/etc/edgemodel/config.yaml")
 
 
@@ -339,8 +343,22 @@ class Settings(Schema):
     """The lowest level that is logged."""
     max_concurrent_builds: Annotated[int, Field(ge=1, le=16)] = 2
     """How many images are built at once."""
+    tmp_size_limit: Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?)?$")] = ""
+    """Room on disk for the temporary files of all builds, as a Kubernetes quantity. Empty: the whole disk."""
     metrics_port: int = 8080
     """The port of metrics and probes."""
+
+    @property
+    def build_disk_bytes(self) -> int | None:
+        """What one build may have of the room for temporary files (bytes); None: whatever the disk holds."""
+        if not self.tmp_size_limit:
+            return None
+        return int(_count_bytes(self.tmp_size_limit) * _SHARED_PART) // self.max_concurrent_builds
+
+
+def _count_bytes(quantity: str) -> float:
+    number = quantity.rstrip("KMGTki")
+    return float(number) * _UNITS[quantity.removeprefix(number)]
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:

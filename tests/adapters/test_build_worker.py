@@ -260,6 +260,22 @@ async def test_a_bad_source_leaves_nothing_behind(
     assert await client.head_manifest(tag_of(request)) is None
 
 
+async def test_a_build_beyond_its_disk_leaves_nothing_behind(
+    server: SourceServer, build_request: BuildRequest, tmp_path: Path
+) -> None:
+    async def send_endlessly(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(bytes(1 << 16))
+
+    server.answer(send_endlessly)
+    with pytest.raises(BuildError) as caught:
+        await run_build(build_request, work_root=tmp_path, disk_bytes=4 << 20)
+    assert (caught.value.failure.reason, caught.value.failure.retryable) == (Reason.NO_SPACE, True)
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_a_source_without_an_exception_is_guarded(build_request: BuildRequest, tmp_path: Path) -> None:
     request = build_request.model_copy(update={"source_limits": SourceSettings()})
     failure = await failure_of(request, tmp_path)

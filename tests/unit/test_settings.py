@@ -44,3 +44,25 @@ def test_upload_hosts_are_read(tmp_path: Path) -> None:
 def test_what_is_no_network_is_refused_at_the_start(tmp_path: Path, name: str, network: str) -> None:
     with pytest.raises(InvalidSettings, match="write networks as"):
         load(tmp_path, sources={name: [network]})
+
+
+@pytest.mark.parametrize(
+    ("limit", "builds", "share"),
+    [
+        ("16Gi", 2, 15 * 2**29),
+        ("1.5Ki", 1, 1440),
+        ("32k", 3, 10_000),
+        ("3200", 1, 3000),
+        ("", 2, None),
+    ],
+)
+def test_the_room_for_temporary_files_is_shared(
+    tmp_path: Path, limit: str, builds: int, share: int | None
+) -> None:
+    settings = load(tmp_path, tmpSizeLimit=limit, maxConcurrentBuilds=builds)
+    assert settings.build_disk_bytes == share
+
+
+def test_a_room_that_is_no_quantity_is_refused_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettings, match="tmpSizeLimit"):
+        load(tmp_path, tmpSizeLimit="8 GB")

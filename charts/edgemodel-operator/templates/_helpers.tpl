@@ -130,6 +130,7 @@ volumeMounts:
       "admission" (dict "serviceName" "edgemodel-admission" "secretName" "edgemodel-admission-tls" "webhookName" "edgemodel-admission" "port" 8443)
       "audit" (dict "intervalSeconds" .Values.audit.intervalSeconds "namespaceSelector" (include "edgemodel.judgedNamespaces" . | fromJson))
       "acceleratorClasses" (.Values.acceleratorClasses | default list)
+      "tmpSizeLimit" (.Values.operator.tmpSizeLimit | default "10Gi" | toString)
       "metricsPort" 8080
 -}}
 {{- with .Values.logLevel -}}{{- $_ := set $config "logLevel" . -}}{{- end -}}

@@ -32,6 +32,8 @@ class WorkerBuilder:
     upload_hosts: tuple[str, ...] = ()
     builds: BuildSettings = field(default_factory=BuildSettings)
     authorities: str = ""
+    disk_bytes: int | None = None
+    """What each build may have of temporary files; None: whatever the disk holds."""
 
     def build_key(self, job: SupplyJob) -> str:
         """Give the hash of everything that decides the bytes of the image."""
@@ -51,7 +53,9 @@ class WorkerBuilder:
         """Make the image, on the runtime images that Jobs have made, if any; raises SupplyError."""
         with supply_errors():
             request = self.request(job, access).model_copy(update={"made_runtimes": made_runtimes})
-            result = await run_build(request, on_progress=progress_to(on_progress))
+            result = await run_build(
+                request, on_progress=progress_to(on_progress), disk_bytes=self.disk_bytes
+            )
         return built_image(result)
 
     async def adopt(
@@ -67,7 +71,8 @@ class WorkerBuilder:
         """
         adoption = Adoption(index_digest=answer.index_digest, fetched=answer.report.files)
         given = {"adoption": adoption, "made_runtimes": made_runtimes}
-        return await run_build(self.request(job, access).model_copy(update=given))
+        request = self.request(job, access).model_copy(update=given)
+        return await run_build(request, disk_bytes=self.disk_bytes)
 
     def request(self, job: SupplyJob, access: BuildAccess) -> BuildRequest:
         """Give what the worker is asked; raises ValidationError."""

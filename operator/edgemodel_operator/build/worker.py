@@ -15,6 +15,7 @@ from edgemodel_operator.build.environment import child_environment
 from edgemodel_operator.build.failures import BuildError, BuildFailure, Reason, fail
 from edgemodel_operator.build.protocol import MAX_LINE_BYTES, InvalidMessage, decode_message, encode_request
 from edgemodel_operator.build.request import BuildRequest, BuildResult, Progress
+from edgemodel_operator.build.room import within_room
 from edgemodel_operator.build.workdir import work_folder
 
 DEFAULT_TIMEOUT = 3600.0
@@ -33,8 +34,11 @@ async def run_build(
     on_progress: Callable[[Progress], None] = ignore_progress,
     work_root: Path | None = None,
     timeout: float = DEFAULT_TIMEOUT,
+    disk_bytes: int | None = None,
 ) -> BuildResult:
     """Build the image in a worker process and give the result; raises BuildError.
+
+    It may have `disk_bytes` of temporary files; None: whatever the disk holds.
 
     Cancellation kills the worker and all that it started. Temporary files lie under `work_root` and are
     removed in every case. Safe to repeat after any interruption: the same request gives the same digest.
@@ -43,7 +47,8 @@ async def run_build(
         process = await _start(work)
         try:
             async with asyncio.timeout(timeout):
-                return await _converse(process, request, on_progress)
+                answer = _converse(process, request, on_progress)
+                return await (answer if disk_bytes is None else within_room(work, disk_bytes, answer))
         except TimeoutError as error:
             raise fail(
                 Reason.BUILD_TIMEOUT, f"The build was not complete after {timeout:g} seconds."

@@ -224,12 +224,13 @@ async def test_what_the_operator_puts_on_made_runtimes_needs_no_proof() -> None:
 async def test_a_proof_is_asked_of_a_worker_of_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[BuildRequest] = []
 
-    async def run_build(request: BuildRequest) -> BuildResult:
+    async def run_build(request: BuildRequest, *, disk_bytes: int | None) -> BuildResult:
+        assert disk_bytes == 7
         asked.append(request)
         return result()
 
     monkeypatch.setattr(supplier, "run_build", run_build)
-    worker, answer = WorkerBuilder(SourceSettings(), ()), result()
+    worker, answer = WorkerBuilder(SourceSettings(), (), disk_bytes=7), result()
     await worker.adopt(supply(on_volume()), ACCESS, answer, ("runtime-1", "runtime-2"))
     (request,) = asked
     assert request.adoption == Adoption(index_digest=DIGEST, fetched=answer.report.files)
