@@ -175,6 +175,9 @@ def test_a_client_that_stops_sending_still_gets_its_answer(dense_server: ServerP
         b"GET /v2 HTTP/1.1\r\nHost: test\r\n" + b"A: b\r\n" * 5000 + b"\r\n",
         INFER + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"A: b\r\n" * 5000 + b"\r\n",
         b"GET /v2 HTTP/1.1\r\nHost: test\r\nX: " + b"a" * 700000,
+        INFER + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: " + b"a" * 700000,
+        INFER + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\nX: " + b"a" * 700000,
+        INFER + b"Transfer-Encoding: chunked\r\n\r\n1;x=" + b"a" * 700000,
     ],
 )
 def test_oversized_heads_get_431(dense_server: ServerProcess, head: bytes) -> None:

@@ -81,8 +81,8 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[Request] = deque()  # parsed, not begun
         self._current: Request | None = None  # begun, not answered
         self._head_bytes = 0  # reported by the parser
-        self._open_head_bytes = 0  # fed to the parser behind the read in which the head began
-        self._head_began = False  # in the present read
+        self._held_bytes = 0  # fed to the parser behind the last read in which it came on
+        self._came_on = False  # in the present read: to a new head, its end, or a piece of a body
         self._since = monotonic()  # when the present wait of the client began
         self._owes_continue = False
         self._reading = True
@@ -132,7 +132,7 @@ class Connection(asyncio.Protocol):
         idle = self._idle
         try:
             self._parser.feed_data(data)
-            self._bound_open_head(len(data))
+            self._bound_held_bytes(len(data))
         except httptools.HttpParserUpgrade:
             self._last = True  # the request itself is complete; it is answered in HTTP/1.1, and that is all
             self._waiting[-1].keep_alive = False
@@ -176,8 +176,8 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """Start a request."""
         self._incoming = Request(self, monotonic())
-        self._head_bytes = self._open_head_bytes = 0
-        self._head_began = True
+        self._head_bytes = 0
+        self._came_on = True
 
     def on_url(self, url: bytes) -> None:
         """Take a piece of the request's target."""
@@ -203,6 +203,7 @@ class Connection(asyncio.Protocol):
         request = self._parsing
         request.head_end = monotonic()
         self._head_bytes = 0
+        self._came_on = True
         request.method = self._parser.get_method()
         version = self._parser.get_http_version()
         request.http_1_0 = version == "1.0"
@@ -226,6 +227,7 @@ class Connection(asyncio.Protocol):
             raise _RefusedError(413, f"the body is larger than {self._limits.max_body_bytes} bytes")
         request.chunks.append(chunk)
         self._owes_continue = False
+        self._came_on = True
 
     def on_message_complete(self) -> None:
         """Queue the request."""
@@ -251,16 +253,16 @@ class Connection(asyncio.Protocol):
         if self._head_bytes > self._limits.max_head_bytes:
             raise _head_too_large(self._limits.max_head_bytes)
 
-    def _bound_open_head(self, fed: int) -> None:
-        """Count what the parser holds back: it reports a header only when its line has ended."""
-        request = self._incoming
-        if request is None or request.head_end is not None:
+    def _bound_held_bytes(self, fed: int) -> None:
+        """Count what the parser may hold back: it reports a header, or a trailer, when its line has ended."""
+        if self._incoming is None:
             return
-        if self._head_began:  # this read may hold the end of a body, too: one read is bounded by itself
-            self._head_began = False
+        if self._came_on:  # this read may hold the end of a body, too: one read is bounded by itself
+            self._came_on = False
+            self._held_bytes = 0
             return
-        self._open_head_bytes += fed
-        if self._open_head_bytes > self._limits.max_head_bytes:
+        self._held_bytes += fed
+        if self._held_bytes > self._limits.max_head_bytes:
             raise _head_too_large(self._limits.max_head_bytes)
 
     # -- answering -------------------------------------------------------------------------------------------
