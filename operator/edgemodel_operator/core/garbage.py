@@ -13,13 +13,13 @@ A deleted model whose `image.deletionPolicy` is Delete needs nothing, but the th
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from edgemodel_operator.api.conditions import ConditionStatus, ConditionType, Finding
-from edgemodel_operator.api.edgemodel_status import VariantImage
+from edgemodel_operator.api.edgemodel_status import EdgeModelStatus, VariantImage
 from edgemodel_operator.api.image import DeletionPolicy
 from edgemodel_operator.core.revision import digest_of
-from edgemodel_operator.core.world import SupplyStage, World
+from edgemodel_operator.core.world import SupplyStage, Workload, World
 
 MAX_RETAINED = 128
 """How many images the status holds."""
@@ -106,16 +106,24 @@ def holds_finalizer(world: World) -> bool:
 
 def needed_images(world: World) -> frozenset[str]:
     """Name the images that the spec asks for, that a node runs, or to which one may go back."""
-    return frozenset(_named(world)) - {""}
+    supplied = {supply.image for supply in world.supplies.values()}
+    running = {pod.image for pod in world.pods}
+    return (images_in_use(world.model.status, world.workloads) | supplied | running) - {""}
 
 
-def _named(world: World) -> Iterator[str]:
-    status = world.model.status
+def images_in_use(status: EdgeModelStatus, workloads: Iterable[Workload]) -> frozenset[str]:
+    """Name the images of the spec, and those of every revision that a node has or may go back to.
+
+    After a rollback, and on nodes that were offline, these differ. A DaemonSet may outlive the record of its
+    revision.
+    """
+    return frozenset(_recorded(status, workloads)) - {""}
+
+
+def _recorded(status: EdgeModelStatus, workloads: Iterable[Workload]) -> Iterator[str]:
     yield from (item.image for item in status.images)
-    yield from (supply.image for supply in world.supplies.values())
     yield from (target.image for revision in status.revisions for target in revision.targets)
-    yield from (workload.image for workload in world.workloads)
-    yield from (pod.image for pod in world.pods)
+    yield from (workload.image for workload in workloads)
 
 
 def _unknown_revisions(world: World) -> bool:

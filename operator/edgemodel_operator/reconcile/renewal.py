@@ -1,8 +1,8 @@
 """Changing keys: what is in use already gets the signatures of a new key, and waits for no build.
 
-A pass only verifies the images that a status records, and the old key's signatures verify. So while several
-keys sign, this looks after the images of all models in the background. A status proves nothing: only what one
-of our keys signed before is signed.
+A pass only verifies the images of the spec, and the old key's signatures verify. So while several keys sign,
+this looks after the images of all models in the background: also after those that nodes run since a rollback,
+or since they went offline. A status proves nothing: only what one of our keys signed before is signed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from edgemodel_operator.adapters.cluster import Cluster
-from edgemodel_operator.adapters.decode import decode_model
+from edgemodel_operator.adapters.decode import decode_model, decode_workload
 from edgemodel_operator.adapters.kube import KubeError
 from edgemodel_operator.adapters.registries import SecretMissing, read_credentials
+from edgemodel_operator.core.garbage import images_in_use
 from edgemodel_operator.core.supply import SupplyError
 from edgemodel_operator.core.world import Model
 from edgemodel_operator.reconcile.ports import Credentials
@@ -64,16 +65,18 @@ class Renewal:
             self._keys, self._done = keys, set()
         if len(keys) < 2:
             return
-        in_use = set()
+        all_in_use: set[str] = set()
         for raw in await self._cluster.list_models():
             model = _decoded(raw)
             if model is None or model.deleting:
                 continue
-            for image in model.status.images:
-                in_use.add(image.image)
-                if image.image not in self._done and await self._renew(model, image.image):
-                    self._done.add(image.image)
-        self._done &= in_use
+            workloads = await self._cluster.list_children("DaemonSet", model.namespace, model.key)
+            in_use = images_in_use(model.status, map(decode_workload, workloads))
+            all_in_use |= in_use
+            for image in sorted(in_use - self._done):
+                if await self._renew(model, image):
+                    self._done.add(image)
+        self._done &= all_in_use
 
     async def _renew(self, model: Model, image: str) -> bool:
         spec = model.spec.image

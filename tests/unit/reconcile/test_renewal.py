@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from edgemodel_operator.adapters.kube import KubeError
+from edgemodel_operator.api.names import model_key
 from edgemodel_operator.core.supply import SupplyError
 from edgemodel_operator.core.world import SupplyStep
 from edgemodel_operator.reconcile.ports import Credentials
@@ -57,6 +58,8 @@ class Plant:
 
     def __init__(self, *models: dict[str, Any]) -> None:
         self.models = models
+        self.daemon_sets: dict[str, tuple[dict[str, Any], ...]] = {}
+        """By the key of their model."""
         self.keys = frozenset({OLD, NEW})
         self.renewed: list[str] = []
         self.credentials: list[Credentials] = []
@@ -65,6 +68,10 @@ class Plant:
 
     async def list_models(self) -> tuple[dict[str, Any], ...]:
         return self.models
+
+    async def list_children(self, kind: str, namespace: str, key: str) -> tuple[dict[str, Any], ...]:
+        assert kind == "DaemonSet"
+        return self.daemon_sets.get(key, ())
 
     async def get_secret(self, namespace: str, name: str) -> dict[str, bytes] | None:
         assert namespace == "plant-a"
@@ -102,6 +109,26 @@ async def test_every_image_in_use_is_renewed_once_with_the_logins_of_its_model()
         await renewal.look()
     assert plant.renewed == [image("a"), image("b")]
     assert [set(one) for one in plant.credentials] == [{"pull.plant-a.local", "push.plant-a.local"}] * 2
+
+
+async def test_what_nodes_run_is_renewed_also_where_the_spec_asks_for_something_else() -> None:
+    """After a rollback the fleet runs the good revision; who was offline has one whose record is gone."""
+    rolled_back = edge_model("failed")
+    rolled_back["status"]["revisions"] = [
+        {
+            "name": "0123456789",
+            "modelVersion": "1",
+            "targets": [{"accelerator": "cpu", "image": image("good"), "provider": "CPU"}],
+        }
+    ]
+    plant = Plant(rolled_back)
+    pods = {"spec": {"containers": [{"image": image("older")}]}}
+    old = {"metadata": {"name": "offline"}, "spec": {"template": pods}}
+    plant.daemon_sets[model_key("plant-a", "failed")] = (old,)
+    renewal = plant.renewal()
+    for _ in range(2):
+        await renewal.look()
+    assert sorted(plant.renewed) == [image("failed"), image("good"), image("older")]
 
 
 async def test_another_key_signs_everything_anew() -> None:
