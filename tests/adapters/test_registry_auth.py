@@ -6,6 +6,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from edgemodel_operator.oci import tokens as token_book
 from edgemodel_operator.oci.auth import Credential
 from edgemodel_operator.oci.descriptor import Descriptor
 from edgemodel_operator.oci.errors import Unauthorized
@@ -86,6 +87,53 @@ async def test_a_lifetime_of_nothing_means_the_default(
     for _ in range(2):
         assert not await client.blob_exists(ref, BLOB.digest)
     assert tokens.issued == 1
+
+
+async def test_only_so_many_tokens_are_kept_and_those_in_use_the_longest(
+    http_session: aiohttp.ClientSession,
+    faulty: FaultyRegistry,
+    tokens: TokenServer,
+    ref: Reference,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(token_book, "_MAX_KEPT", 2)
+    client = make_client(http_session, faulty.host)
+    one, two, three = (Reference(ref.registry, f"{ref.repository}/{name}") for name in ("1", "2", "3"))
+    issued = []
+    for asked in (one, two, one, three, one, two):
+        await client.blob_exists(asked, BLOB.digest)
+        issued.append(tokens.issued)
+    assert issued == [1, 2, 2, 3, 3, 4]
+
+
+async def test_an_expired_token_makes_room_first(
+    http_session: aiohttp.ClientSession,
+    faulty: FaultyRegistry,
+    tokens: TokenServer,
+    ref: Reference,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(token_book, "_MAX_KEPT", 2)
+    client = make_client(http_session, faulty.host)
+    one, two, three = (Reference(ref.registry, f"{ref.repository}/{name}") for name in ("1", "2", "3"))
+    await client.blob_exists(one, BLOB.digest)
+    tokens.lifetime = 1e-9
+    await client.blob_exists(two, BLOB.digest)
+    tokens.lifetime = 300
+    for asked in (three, one):
+        await client.blob_exists(asked, BLOB.digest)
+    assert tokens.issued == 3
+
+
+async def test_a_user_name_that_is_wanted_is_given_unasked_for_every_repository(
+    http_session: aiohttp.ClientSession, faulty: FaultyRegistry, ref: Reference
+) -> None:
+    faulty.faults.append(demand_basic("robot", "s3cret"))
+    client = make_client(http_session, faulty.host)
+    for name in ("1", "2", "3"):
+        await client.blob_exists(Reference(ref.registry, f"{ref.repository}/{name}"), BLOB.digest)
+    sent = [headers.get("Authorization") for headers in faulty.requests("HEAD")]
+    assert sent == [None, *[ROBOT.basic] * 3]
 
 
 async def test_case_23_wrong_credentials_raise_and_stay_secret(

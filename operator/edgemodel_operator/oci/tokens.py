@@ -1,4 +1,4 @@
-"""Bearer tokens and Basic authentication for registries: fetched when challenged, kept per scope, renewed.
+"""Bearer tokens and Basic authentication for registries: fetched when challenged, kept while used, renewed.
 
 Format: the distribution project's token authentication specification (`GET realm?service=…&scope=…`).
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -19,15 +20,25 @@ from .errors import ProtocolError, RegistryUnavailable, Unauthorized
 from .locks import KeyedLocks
 
 _MAX_TOKEN_BYTES = 64 * 1024
+_MAX_KEPT = 512
+"""Whoever can have an image looked at chooses the scopes: what was not used for longest is forgotten."""
 _DEFAULT_LIFETIME = 60.0
 """Seconds a token lives when the server does not say: the specification's default."""
 
 
 class TokenKey(NamedTuple):
-    """What one Authorization value is good for: a registry host and the scopes asked for."""
+    """What one Authorization value is wanted for: a registry host, the scopes asked for, and by whom."""
 
     registry: str
     scopes: tuple[str, ...]
+    credential: Credential | None = None
+
+
+class _Basic(NamedTuple):
+    """A registry that takes this user name and password as they are, whatever the scopes."""
+
+    registry: str
+    credential: Credential
 
 
 class TokenBook:
@@ -36,20 +47,23 @@ class TokenBook:
     def __init__(self, session: aiohttp.ClientSession, timeout: aiohttp.ClientTimeout) -> None:
         self._session = session
         self._timeout = timeout
-        self._known: dict[TokenKey, tuple[str, float]] = {}
+        self._known: OrderedDict[TokenKey | _Basic, tuple[str, float]] = OrderedDict()
         self._locks = KeyedLocks()
 
     def known(self, key: TokenKey) -> str | None:
         """Return an Authorization value that worked before and has not expired."""
-        value, expires = self._known.get(key, (None, 0.0))
-        return value if expires > time.monotonic() else None
+        for place in _places(key):
+            value, expires = self._known.get(place, ("", 0.0))
+            if expires > time.monotonic():
+                self._known.move_to_end(place)
+                return value
+        return None
 
     async def answer(
         self,
         key: TokenKey,
         url: URL,
         challenge_headers: Sequence[str],
-        credential: Credential | None,
         rejected: str | None,
     ) -> str:
         """Answer a 401 with a new Authorization value; `rejected` is what was sent and refused.
@@ -61,27 +75,33 @@ class TokenBook:
             if current is not None and current != rejected:
                 return current  # another request has just renewed it
             challenges = parse_challenges(challenge_headers)
-            value, lifetime = await self._satisfy(url, key.scopes, challenges, credential)
+            place, value, lifetime = await self._satisfy(url, key, challenges)
             if value == rejected:
-                self._known.pop(key, None)
+                self._known.pop(place, None)
                 raise Unauthorized(f"{url.host} rejected the credentials.")
-            self._known[key] = (value, time.monotonic() + lifetime)
+            self._keep(place, value, time.monotonic() + lifetime)
             return value
 
+    def _keep(self, place: TokenKey | _Basic, value: str, expires: float) -> None:
+        now = time.monotonic()
+        for old in [one for one, (_, until) in self._known.items() if until <= now]:
+            del self._known[old]
+        self._known[place] = (value, expires)
+        self._known.move_to_end(place)
+        if len(self._known) > _MAX_KEPT:
+            self._known.popitem(last=False)
+
     async def _satisfy(
-        self,
-        url: URL,
-        scopes: tuple[str, ...],
-        challenges: Sequence[Challenge],
-        credential: Credential | None,
-    ) -> tuple[str, float]:
+        self, url: URL, key: TokenKey, challenges: Sequence[Challenge]
+    ) -> tuple[TokenKey | _Basic, str, float]:
+        """Give what the value is good for, the value, and for how many seconds."""
         by_scheme = {challenge.scheme: challenge for challenge in challenges}
         if bearer := by_scheme.get("bearer"):
-            return await self._fetch_token(url, scopes, bearer, credential)
+            return key, *await self._fetch_token(url, key.scopes, bearer, key.credential)
         if "basic" in by_scheme:
-            if credential is None:
+            if key.credential is None:
                 raise Unauthorized(f"{url.host} wants a user name and a password, and none are configured.")
-            return credential.basic, float("inf")
+            return _Basic(key.registry, key.credential), key.credential.basic, float("inf")
         raise Unauthorized(f"{url.host} wants an authentication scheme that we do not speak.")
 
     async def _fetch_token(
@@ -101,6 +121,11 @@ class TokenBook:
                 raise RegistryUnavailable(f"{realm.host} gave no token: status {response.status}.")
             body = await read_capped(response, _MAX_TOKEN_BYTES)
         return _parse_token(realm, body)
+
+
+def _places(key: TokenKey) -> tuple[TokenKey | _Basic, ...]:
+    """Name where an Authorization value for a key may be kept."""
+    return (key,) if key.credential is None else (key, _Basic(key.registry, key.credential))
 
 
 def _checked_realm(url: URL, text: str) -> URL:

@@ -203,15 +203,15 @@ class Transport:
     async def _send_authorized(self, request: Request) -> aiohttp.ClientResponse:
         registry = request.reference.registry
         home = self.url(request.reference, "").origin()
-        key = TokenKey(registry, request.scopes)
+        credential = find_credential(self._credentials, registry, request.reference.repository)
+        key = TokenKey(registry, request.scopes, credential)
         known = self._tokens.known(key) if request.url.origin() == home else None
         response = await self._send_following(request, known)
         if response.status != 401 or response.url.origin() != home or request.url.origin() != home:
             return response  # a storage back end has no say in where credentials go
         challenges = response.headers.getall("WWW-Authenticate", [])
         await _finish(response)
-        credential = find_credential(self._credentials, registry, request.reference.repository)
-        authorization = await self._tokens.answer(key, request.url, challenges, credential, known)
+        authorization = await self._tokens.answer(key, request.url, challenges, known)
         return await self._send_following(request, authorization)
 
     async def _send_following(self, request: Request, authorization: str | None) -> aiohttp.ClientResponse:
