@@ -105,7 +105,37 @@ def test_chunked_bodies_are_never_known(dense_server: ServerProcess) -> None:
         assert wire.at_end()
 
 
-def test_what_is_known_of_one_connection_is_not_of_another(dense_server: ServerProcess, wire: Wire) -> None:
+def test_a_known_request_within_the_body_of_another_is_that_body(
+    dense_server: ServerProcess, wire: Wire
+) -> None:
+    """What is known is known on every connection, but only of one that is between two requests."""
+    text = HEAD + BODY
+    with dense_server.wire() as other:
+        head = INFER + b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % len(text)
+        assert other.send(head).read().status == 100  # so that the rest arrives by itself
+        reply = other.send(text).read()
+        assert reply.status == 400
+        assert "not valid JSON" in reply.json["error"]
+        assert other.send(text).read().status == 200
+    assert wire.send(text).read().status == 200
+
+
+@pytest.mark.parametrize("cut", [1, len(HEAD) - 1, len(HEAD)])
+def test_a_known_request_between_the_pieces_of_another_connections(
+    dense_server: ServerProcess, wire: Wire, cut: int
+) -> None:
+    other_body = json.dumps(OTHER).encode()
+    text = HEAD + other_body
+    want = dense_server.infer("dense", OTHER).json
+    with dense_server.wire() as other:
+        other.send(text[:cut])
+        assert wire.send(HEAD + BODY).read().json != want
+        assert other.send(text[cut:]).read().json == want
+
+
+def test_a_body_without_a_head_is_no_request_on_a_new_connection(
+    dense_server: ServerProcess, wire: Wire
+) -> None:
     with dense_server.wire() as other:
         assert other.send(BODY).read().status == 400
         assert other.at_end()
