@@ -86,8 +86,11 @@ class Supplies:
         self._clock = clock
         self._wake = wake
         # A build that waits for a Job takes hardly anything of us: it must not hold up those that run here.
-        self._here, self._in_jobs = FairGate(concurrency), FairGate(job_concurrency)
+        self._here = FairGate(concurrency, self._is_shared)
+        self._in_jobs = FairGate(job_concurrency, self._is_shared)
         self._runs: dict[tuple[str, str, str], _Run] = {}
+        self._models: set[tuple[str, str]] = set()
+        """Namespace and name of all that want images, also of those that have theirs."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def build_key(self, job: SupplyJob) -> str:
@@ -127,6 +130,7 @@ class Supplies:
         What is wanted from another place, or with another Secret, begins anew: the key is the same, but what
         was slow or failed may be mended by it.
         """
+        (self._models.add if jobs else self._models.discard)((namespace, model))
         wanted = {self._identity(job): job for job in jobs}
         for identity, run in list(self._runs.items()):
             if (namespace, model) not in run.models:
@@ -160,6 +164,9 @@ class Supplies:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _is_shared(self) -> bool:
+        return len({namespace for namespace, _ in self._models}) > 1
 
     def _identity(self, job: SupplyJob) -> tuple[str, str, str]:
         return job.namespace, job.repository, self.build_key(job)

@@ -40,6 +40,34 @@ async def test_a_namespace_with_many_does_not_keep_another_waiting() -> None:
     assert log == ["big", "big", "small", "other", "big", "big"]
 
 
+async def test_one_namespace_of_several_never_holds_the_last_place() -> None:
+    gate, log = FairGate(2, lambda: True), list[str]()
+    first, second, third = (Visit(gate, "big", log) for _ in range(3))
+    await settle()
+    assert log == ["big"]
+    neighbour = Visit(gate, "small", log)
+    await settle()
+    assert log == ["big", "small"]
+    first.leave.set()
+    await settle()
+    assert log == ["big", "small", "big"]
+    for visit in (second, third, neighbour):
+        visit.leave.set()
+    await asyncio.gather(*(visit.task for visit in (first, second, third, neighbour)))
+    assert log == ["big", "small", "big", "big"]
+
+
+async def test_a_single_place_and_a_single_namespace_are_used_to_the_full() -> None:
+    for gate, expected in ((FairGate(1, lambda: True), 1), (FairGate(2), 2)):
+        log = list[str]()
+        visits = [Visit(gate, "only", log) for _ in range(3)]
+        await settle()
+        assert len(log) == expected
+        for visit in visits:
+            visit.leave.set()
+        await asyncio.gather(*(visit.task for visit in visits))
+
+
 async def test_within_a_namespace_the_order_is_kept() -> None:
     gate, order = FairGate(1), list[int]()
 
@@ -78,13 +106,13 @@ async def test_a_place_that_comes_while_it_is_given_up_goes_to_the_next() -> Non
     assert "c" in log
 
 
-@given(st.integers(1, 3), st.integers(0, 2**32 - 1))
-def test_no_place_is_lost_and_none_is_made(limit: int, seed: int) -> None:
-    asyncio.run(_storm(limit, random.Random(seed)))
+@given(st.integers(1, 3), st.booleans(), st.integers(0, 2**32 - 1))
+def test_no_place_is_lost_and_none_is_made(limit: int, shared: bool, seed: int) -> None:
+    asyncio.run(_storm(limit, shared, random.Random(seed)))
 
 
-async def _storm(limit: int, chance: random.Random) -> None:
-    gate, inside, most = FairGate(limit), 0, 0
+async def _storm(limit: int, shared: bool, chance: random.Random) -> None:
+    gate, inside, most = FairGate(limit, lambda: shared), 0, 0
 
     async def visit(namespace: str, turns: int) -> None:
         nonlocal inside, most
@@ -109,7 +137,7 @@ async def _storm(limit: int, chance: random.Random) -> None:
     assert most <= limit
     # Every place is free again: as many as the limit come in at once.
     log = list[str]()
-    visits = [Visit(gate, "last", log) for _ in range(limit + 1)]
+    visits = [Visit(gate, f"last-{number}", log) for number in range(limit + 1)]
     await settle()
     assert len(log) == limit
     for one in visits:

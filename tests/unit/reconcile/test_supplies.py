@@ -271,6 +271,22 @@ async def test_no_more_builds_run_at_once_than_allowed() -> None:
     assert bench.builder.builds == 3
 
 
+@pytest.mark.parametrize(("neighbour", "at_once"), [((), 2), ((replace(JOB, namespace="plant-b"),), 1)])
+async def test_where_others_have_models_one_namespace_leaves_a_place_for_them(
+    neighbour: tuple[SupplyJob, ...], at_once: int
+) -> None:
+    bench = Bench(concurrency=2)
+    bench.supplies.retain("plant-b", "line", (replace(JOB, namespace="plant-b"),))
+    bench.supplies.retain("plant-b", "line", neighbour)
+    jobs = tuple(replace(JOB, model=make_model(str(number)).build().model) for number in range(3))
+    bench.supplies.retain("plant-a", "line", jobs)
+    for job in jobs:
+        bench.supplies.start(job)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert bench.builder.builds == at_once
+
+
 async def test_a_build_in_a_job_holds_up_none_that_runs_here() -> None:
     bench = Bench()
     slow = replace(JOB, variant="in-a-job", model=make_model("slow").build().model)
