@@ -25,6 +25,7 @@ from edgemodel_operator.signing.keys import SECRET_PUBLIC_KEY, PublicKey, load_p
 
 KEEP_KEY_S = 30.0
 KEEP_PROBLEM_S = 2.0
+"""So much longer than it took to find it a problem is kept: who asks again must not always wait for it."""
 MAX_KEPT = 256
 MAX_TRUSTED_ROOT_BYTES = 1024 * 1024
 
@@ -88,10 +89,11 @@ class AuthorityStore:
 
     async def demand_of(self, policy: Policy, *, platforms_signed: bool = False) -> PolicyDemand:
         """Say what a policy asks for; never raises. The same object comes back while nothing changes."""
+        authorities = policy.spec.authorities
+        # All at once: without an answer each takes as long as a connection is waited for.
+        read = await asyncio.gather(*(self._found(authority) for authority in authorities))
         found = [
-            (authority.name, one)
-            for authority in policy.spec.authorities
-            for one in await self._found(authority)
+            (authority.name, one) for authority, these in zip(authorities, read, strict=True) for one in these
         ]
         kept = self._made.get(policy.hash)
         values = tuple(one for _, one in found)
@@ -106,7 +108,7 @@ class AuthorityStore:
     async def _found(self, authority: trustpolicy.Authority) -> list[_Found]:
         if authority.keyless is not None:
             return [await self._identity(authority.keyless)]
-        return [await self._key(key) for key in authority.keys]
+        return await asyncio.gather(*(self._key(key) for key in authority.keys))
 
     async def _key(self, key: trustpolicy.PublicKey) -> _Found:
         if key.data is not None:
@@ -125,10 +127,12 @@ class AuthorityStore:
         place = f"{resource}/{name}/{field}"
         async with self._locks.setdefault(place, asyncio.Lock()):
             until, read = self._kept.get(place, (0.0, b""))
-            if until > self._clock():
+            begun = self._clock()
+            if until > begun:
                 return read
             read = await self._read(resource, kind, name, field)
-            keep = KEEP_PROBLEM_S if isinstance(read, Problem) else KEEP_KEY_S
+            took = self._clock() - begun
+            keep = took + KEEP_PROBLEM_S if isinstance(read, Problem) else KEEP_KEY_S
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
             self._kept[place] = (self._clock() + keep, read)
