@@ -1,6 +1,7 @@
 """How calls are computed: shared computations that change no answer, deadlines, lost clients, idleness."""
 
 import json
+import resource
 import socket
 import struct
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from serving import PROTOBUF_TYPES, ModelMaker, Reply, ServerProcess, StartServer
 
 from edgemodel_server.datatypes import NUMPY_DTYPE
@@ -231,6 +233,34 @@ def test_an_idle_model_gives_its_memory_back_and_the_next_requests_wait_for_it(
         for left, right in zip(before, after, strict=True):
             np.testing.assert_array_max_ulp(left, right, maxulp=1)
         assert server.metric(loaded) == 1
+
+
+def make_heavy(models: ModelMaker, path: Path) -> Path:
+    """x: FP32 [n, 4096] -> y: FP32 [n, 2048], with weights of 32 MiB."""
+    value = helper.make_tensor_value_info
+    return models.save(
+        path,
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [value("x", TensorProto.FLOAT, ["n", 4096])],
+        [value("y", TensorProto.FLOAT, ["n", 2048])],
+        [numpy_helper.from_array(np.ones((4096, 2048), np.float32), "w")],
+    )
+
+
+def resident_bytes(server: ServerProcess) -> int:
+    pages = Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]
+    return int(pages) * resource.getpagesize()
+
+
+def test_the_memory_of_an_unloaded_model_goes_back_to_the_system(
+    models: ModelMaker, start_server: StartServer, tmp_path: Path
+) -> None:
+    path = make_heavy(models, tmp_path / "heavy.onnx")
+    server = start_server("--model", path, "--idle-unload", "3")
+    loaded = resident_bytes(server)
+    wait_until(server, 'edgemodel_server_model_loaded{model="heavy"}', 0)
+    assert server.metric('edgemodel_server_model_memory_bytes{model="heavy"}') == 0
+    assert loaded - resident_bytes(server) > path.stat().st_size // 2
 
 
 def test_a_file_that_changed_while_the_model_was_unloaded_is_not_served(
