@@ -9,11 +9,11 @@ from aiohttp import web
 from edgemodel_operator.oci import tokens as token_book
 from edgemodel_operator.oci.auth import Credential
 from edgemodel_operator.oci.descriptor import Descriptor
-from edgemodel_operator.oci.errors import Unauthorized
+from edgemodel_operator.oci.errors import RegistryUnavailable, Unauthorized
 from edgemodel_operator.oci.reference import Reference, parse_reference
 from edgemodel_operator.oci.registry import RegistryClient
 from edgemodel_operator.oci.transport import RetryPolicy
-from support.registry import FaultyRegistry, RegistryServer, faulty_registry
+from support.registry import FaultyRegistry, RegistryServer, faulty_registry, free_port
 from support.token_server import TokenServer, demand_basic
 
 BLOB = Descriptor.of("application/octet-stream", b"weights")
@@ -170,6 +170,19 @@ async def test_case_22_a_plain_realm_on_another_host_gets_nothing(
     faulty.faults.append(server.demand("http://tokens.example.com/token"))
     with pytest.raises(Unauthorized, match="must be https"):
         await make_client(http_session, faulty.host).blob_exists(ref, BLOB.digest)
+
+
+async def test_case_22_a_realm_elsewhere_gets_nothing_unless_the_login_names_its_host(
+    http_session: aiohttp.ClientSession, faulty: FaultyRegistry, ref: Reference
+) -> None:
+    server, elsewhere = TokenServer(), f"localhost:{free_port()}"  # nobody listens there
+    faulty.faults.append(server.demand(f"https://{elsewhere}/token"))
+    with pytest.raises(Unauthorized, match=r'add "tokenHosts": \["localhost"\] to the entry of 127\.0\.0\.1'):
+        await make_client(http_session, faulty.host).blob_exists(ref, BLOB.digest)
+    named = Credential("robot", "s3cret", ("localhost",))
+    for credential in (named, None):  # without a login there is nothing to lose
+        with pytest.raises(RegistryUnavailable):
+            await make_client(http_session, faulty.host, credential).blob_exists(ref, BLOB.digest)
 
 
 async def test_case_22_a_redirect_does_not_take_the_token_along(

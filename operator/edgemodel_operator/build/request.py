@@ -36,6 +36,23 @@ class Login(Schema):
     """The user name."""
     password: SecretStr
     """The password or token."""
+    token_hosts: tuple[str, ...] = ()
+    """Hosts that may be shown both for a token, besides the registry and its neighbours."""
+
+    @classmethod
+    def of(cls, host: str, credential: Credential) -> Login:
+        """Write down the credential for a host."""
+        return cls(
+            host=host,
+            username=credential.username,
+            password=SecretStr(credential.password),
+            token_hosts=credential.token_hosts,
+        )
+
+    @property
+    def credential(self) -> Credential:
+        """What a registry client takes."""
+        return Credential(self.username, self.password.get_secret_value(), self.token_hosts)
 
     @field_serializer("password", when_used="json")
     def _write_password(self, password: SecretStr, info: SerializationInfo) -> str:
@@ -151,10 +168,7 @@ class BuildRequest(Schema):
 
     def logins(self) -> dict[str, Credential]:
         """Give the credentials as the registry client takes them."""
-        return {
-            login.host: Credential(login.username, login.password.get_secret_value())
-            for login in self.credentials
-        }
+        return {login.host: login.credential for login in self.credentials}
 
     def source_fields(self) -> dict[str, bytes]:
         """Give the fields of the source's Secret."""

@@ -82,10 +82,7 @@ class WorkerBuilder:
             runtime=job.runtime,
             digests=job.digests,
             image=job.image,
-            credentials=tuple(
-                Login(host=host, username=item.username, password=SecretStr(item.password))
-                for host, item in sorted(access.registries.items())
-            ),
+            credentials=tuple(Login.of(host, item) for host, item in sorted(access.registries.items())),
             source_secret=_encoded(access.source_secret),
             context_secret=_encoded(access.context_secret),
             docker=self.builds.docker,

@@ -21,6 +21,10 @@ _CHALLENGE = re.compile(r"\s*,?\s*(?P<scheme>[A-Za-z][A-Za-z0-9-]*)(?:\s+|$)(?P<
 _PARAMETER = re.compile(r'\s*,?\s*(?P<name>[A-Za-z_-]+)\s*=\s*(?:"(?P<quoted>[^"]*)"|(?P<token>[^\s,"]+))')
 
 
+_SECOND_LEVEL = frozenset({"ac", "co", "com", "edu", "gov", "net", "org"})
+"""What many countries write before their own ending."""
+
+
 class InvalidCredentials(ValueError):  # noqa: N818 - reads as the fact it states
     """A docker config document cannot be read. The message never quotes its content."""
 
@@ -31,6 +35,8 @@ class Credential:
 
     username: str
     password: str = field(repr=False)
+    token_hosts: tuple[str, ...] = ()
+    """Hosts that may be shown it for a token, besides the registry and its neighbours."""
 
     @override
     def __repr__(self) -> str:
@@ -55,7 +61,8 @@ def parse_docker_config(data: bytes) -> Mapping[str, Credential]:
     """Read the credentials of a docker `config.json`, by `host` or `host/path`.
 
     Entries without user name and password (credential helpers, identity tokens) are skipped: other hosts of
-    the same Secret must keep working. Raises InvalidCredentials when the document itself is broken.
+    the same Secret must keep working. A list `tokenHosts` in an entry is ours: all others pass over it.
+    Raises InvalidCredentials when the document itself is broken.
     """
     try:
         document = json.loads(data)
@@ -78,6 +85,32 @@ def find_credential(
     wanted = f"{registry}/{repository}"
     matching = [key for key in credentials if _matches(key, wanted)]
     return credentials[max(matching, key=len)] if matching else None
+
+
+def may_see(credential: Credential, registry: str, realm: str) -> bool:
+    """Tell whether the host of a token realm may be shown the credential of a registry's host.
+
+    It may if it is the same host, or in the registry's own domain as the realms of real registries are:
+    `auth.docker.io` for `registry-1.docker.io`, `gitlab.com` for `registry.gitlab.com`. Any other host has to
+    be named beside the credential. Both are plain host names, without a port.
+    """
+    registry, realm = registry.lower().rstrip("."), realm.lower().rstrip(".")
+    if realm == registry or realm in (host.lower() for host in credential.token_hosts):
+        return True
+    domain = registry.partition(".")[2]
+    if _is_address(registry) or _belongs_to_many(domain):
+        return False
+    return realm == domain or realm.endswith(f".{domain}")
+
+
+def _is_address(host: str) -> bool:
+    return ":" in host or host.replace(".", "").isdigit()
+
+
+def _belongs_to_many(domain: str) -> bool:
+    """Tell whether a domain is like `local`, `com` or `co.uk`: what lies in it has nothing in common."""
+    *rest, top = domain.split(".")
+    return not rest or (len(rest) == 1 and len(top) == 2 and rest[0] in _SECOND_LEVEL)
 
 
 def parse_challenges(headers: Iterable[str]) -> tuple[Challenge, ...]:
@@ -110,8 +143,9 @@ def _credential(entry: Any) -> Credential | None:
     if not isinstance(entry, dict):
         return None
     username, password = entry.get("username"), entry.get("password")
+    token_hosts = _token_hosts(entry.get("tokenHosts"))
     if isinstance(username, str) and isinstance(password, str) and username:
-        return Credential(username, password)
+        return Credential(username, password, token_hosts)
     auth = entry.get("auth")
     if not isinstance(auth, str) or not auth:
         return None
@@ -119,7 +153,11 @@ def _credential(entry: Any) -> Credential | None:
         name, colon, secret = base64.b64decode(auth, validate=True).decode().strip("\x00").partition(":")
     except (binascii.Error, UnicodeDecodeError) as error:
         raise InvalidCredentials("A field 'auth' of the registry credentials is not base64.") from error
-    return Credential(name, secret) if colon and name else None
+    return Credential(name, secret, token_hosts) if colon and name else None
+
+
+def _token_hosts(value: Any) -> tuple[str, ...]:
+    return tuple(host for host in value if isinstance(host, str)) if isinstance(value, list) else ()
 
 
 def _matches(key: str, wanted: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import aiohttp
 from yarl import URL
 
-from .auth import Challenge, Credential, parse_challenges
+from .auth import Challenge, Credential, may_see, parse_challenges
 from .bodies import read_capped
 from .errors import ProtocolError, RegistryUnavailable, Unauthorized
 from .locks import KeyedLocks
@@ -108,6 +108,12 @@ class TokenBook:
         self, url: URL, scopes: tuple[str, ...], bearer: Challenge, credential: Credential | None
     ) -> tuple[str, float]:
         realm = _checked_realm(url, bearer.parameters.get("realm", ""))
+        if credential is not None and not may_see(credential, url.host or "", realm.host or ""):
+            raise Unauthorized(
+                f"{url.host} wants credentials sent to {realm.host}, which is not in its domain: if that is "
+                f'right, add "tokenHosts": ["{realm.host}"] to the entry of {url.host} in the docker '
+                "configuration that holds them."
+            )
         query = [("scope", scope) for scope in scopes]
         if service := bearer.parameters.get("service"):
             query.insert(0, ("service", service))

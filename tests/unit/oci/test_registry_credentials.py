@@ -15,6 +15,7 @@ from edgemodel_operator.oci.auth import (
     Credential,
     InvalidCredentials,
     find_credential,
+    may_see,
     parse_challenges,
     parse_docker_config,
 )
@@ -83,6 +84,43 @@ def test_the_most_specific_credential_is_chosen(registry: str, repository: str, 
     }
     found = find_credential(credentials, registry, repository)
     assert (found.username if found else None) == username
+
+
+@pytest.mark.parametrize(
+    ("registry", "realm", "seen"),
+    [
+        ("ghcr.io", "ghcr.io", True),
+        ("registry-1.docker.io", "auth.docker.io", True),
+        ("registry.gitlab.com", "gitlab.com", True),
+        ("registry.cn-x.cloud.example", "auth.cn-x.cloud.example", True),
+        ("Registry.Plant-A.local", "auth.plant-a.local.", True),
+        ("10.0.0.5", "10.0.0.5", True),
+        ("registry.plant-a.local", "login.named.example", True),
+        ("registry.plant-a.local", "attacker.example", False),
+        ("registry.plant-a.local", "evilplant-a.local", False),
+        ("registry.plant-a.local", "plant-a.local.attacker.example", False),
+        ("registry.local", "attacker.local", False),
+        ("shop.co.uk", "attacker.co.uk", False),
+        ("registry", "attacker", False),
+        ("10.0.0.5", "9.0.0.5", False),
+        ("::1", "::2", False),
+    ],
+)
+def test_case_22_only_the_registry_its_neighbours_and_named_hosts_are_shown_a_credential(
+    registry: str, realm: str, seen: bool
+) -> None:
+    assert may_see(Credential("robot", "s3cret", ("login.named.example",)), registry, realm) is seen
+
+
+def test_an_entry_may_name_further_hosts_for_its_tokens() -> None:
+    pair = base64.b64encode(b"robot:s3cret").decode()
+    entries = {
+        "a.example": {"auth": pair, "tokenHosts": ["login.example", 7]},
+        "b.example": {"username": "robot", "password": "s3cret", "tokenHosts": ["login.example"]},
+        "c.example": {"auth": pair, "tokenHosts": "login.example"},
+    }
+    found = parse_docker_config(json.dumps({"auths": entries}).encode())
+    assert [found[name].token_hosts for name in entries] == [("login.example",), ("login.example",), ()]
 
 
 def test_challenges_are_read_from_one_or_many_headers() -> None:

@@ -35,10 +35,7 @@ def complete_request(request: BuildRequest, root: Path) -> BuildRequest:
     logins = _read_logins(root / REGISTRIES)
     return request.model_copy(
         update={
-            "credentials": tuple(
-                Login(host=host, username=login.username, password=SecretStr(login.password))
-                for host, login in sorted(logins.items())
-            ),
+            "credentials": tuple(Login.of(host, login) for host, login in sorted(logins.items())),
             "source_secret": _read_secret(root, source),
             "context_secret": _read_secret(root, context) if context else {},
             "volume": str(root / CLAIMS / source.pvc.claim_name) if source.pvc else "",
