@@ -226,3 +226,63 @@ def test_quarantines_are_bounded_newest_first() -> None:
     assert len(simulation.status.quarantined) == 8
     assert simulation.status.quarantined[0].revision == simulation.status.target_revision
     assert all_serve(simulation, "v0")
+
+
+def on_two_architectures() -> Simulation:
+    return installed(simple("v1").with_waves(1, "100%"), [*fleet(2), make_node("arm").arm64()])
+
+
+def test_a_node_that_only_the_good_image_fits_keeps_it_when_the_next_one_fails() -> None:
+    simulation = on_two_architectures()
+    simulation.platforms = ("linux/amd64",)
+    simulation.cluster.behavior["v2"] = "GoldenMismatch"
+    simulation.apply(simple("v2").with_waves(1, "100%"))
+    simulation.run_to_rest()
+    assert simulation.condition("Stalled").reason == "RevisionQuarantined"
+    assert all_serve(simulation, "v1")
+    assert simulation.labels("arm") == ("v1", "")
+    assert simulation.status.nodes.total == 3
+    assert simulation.cluster.gaps == []
+
+
+def test_a_node_that_the_next_image_does_not_fit_keeps_the_good_one_until_the_rollout_is_complete() -> None:
+    simulation = on_two_architectures()
+    simulation.platforms = ("linux/amd64",)
+    simulation.apply(simple("v2").with_waves(1, "100%", soak=500))
+    simulation.run_until(simulation.wave_completed)
+    assert simulation.serving("arm") == {"v1"}
+    assert simulation.node_states()["arm"] == "Pending"
+    assert "arm (arm64) fits none of: cpu" in simulation.condition("Placed").message
+    simulation.run_to_rest()
+    assert simulation.labels("arm") == ("", "")
+    assert simulation.node_states() == {"arm": "Pending"}
+    assert [gap.node for gap in simulation.cluster.gaps] == ["arm"]
+
+
+def test_a_node_whose_superseded_trial_does_not_fit_any_more_goes_back_to_what_is_good() -> None:
+    simulation = on_two_architectures()
+    simulation.apply(simple("v2").with_waves("100%").probation(600))
+    simulation.run_until(lambda: simulation.labels("arm") == ("v1", "v2"))
+    simulation.platforms = ("linux/amd64",)
+    simulation.apply(simple("v3").with_waves(1, "100%", soak=500))
+    simulation.run_until(simulation.wave_completed)
+    assert simulation.labels("arm") == ("v1", "")
+    assert simulation.serving("arm") == {"v1"}
+    assert simulation.cluster.gaps == []
+
+
+def test_a_record_of_an_older_operator_knows_no_platforms_and_fits_every_node() -> None:
+    simulation = on_two_architectures()
+    old = [
+        revision.model_copy(
+            update={"targets": tuple(item.model_copy(update={"platforms": ()}) for item in revision.targets)}
+        )
+        for revision in simulation.status.revisions
+    ]
+    simulation.platforms = ("linux/amd64",)
+    simulation.status = simulation.status.model_copy(update={"revisions": tuple(old)})
+    simulation.cluster.behavior["v2"] = "GoldenMismatch"
+    simulation.apply(simple("v2").with_waves(1, "100%"))
+    simulation.run_to_rest()
+    assert all_serve(simulation, "v1")
+    assert simulation.cluster.gaps == []

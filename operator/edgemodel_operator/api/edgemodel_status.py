@@ -33,13 +33,15 @@ class RevisionTarget(Observed):
     """The RuntimeClass of the pods."""
     env: dict[str, str] = {}
     """Environment variables of the pods."""
+    platforms: Annotated[tuple[Name, ...], Field(max_length=16)] = ()
+    """The platforms that the image holds, as `os/architecture`; none: not known, as in older records."""
 
 
 class Revision(Observed):
     """Everything that decides what a pod of the model is; its hash is its name."""
 
     name: Name
-    """The hash of all the other fields: 10 hex digits."""
+    """The hash of all the other fields but the platforms, which the image tells: 10 hex digits."""
     model_version: Name
     """The user's name for the version of the model."""
     targets: Annotated[tuple[RevisionTarget, ...], Field(max_length=16)]

@@ -79,7 +79,10 @@ def assess(world: World) -> Chain:
         spec = world.model.spec
         classes = known_classes(world.classes)
         images = {variant: supply.image for variant, supply in world.supplies.items()}
-        revision = make_revision(world.model.name, spec, classes, images, world.golden.text)
+        platforms = {variant: supply.platforms for variant, supply in world.supplies.items()}
+        revision = make_revision(
+            world.model.name, spec, classes, images, world.golden.text, platforms=platforms
+        )
         return Chain(_findings(None), revision, None)
     to_supply: tuple[str, ...] = ()
     if _missing_input(world) is None:

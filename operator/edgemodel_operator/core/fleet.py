@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -24,6 +24,8 @@ class Fleet:
     rejected: tuple[Rejected, ...] = ()
     leaving: tuple[str, ...] = ()
     """Nodes that carry labels of the model and do not match any more."""
+    staying: tuple[Member, ...] = ()
+    """Nodes that only what is good fits: they keep it until the rollout is complete."""
 
 
 def muster(world: World, revision: Revision | None) -> Fleet:
@@ -38,7 +40,8 @@ def muster(world: World, revision: Revision | None) -> Fleet:
     members = tuple(
         _member(world, item, revision, fallbacks.get(item.node.name, Fallback())) for item in placement.placed
     )
-    matching = {item.node.name for item in placement.placed}
+    staying = _staying(world, revision, placement.rejected, fallbacks)
+    matching = {item.name for item in (*members, *staying)}
     leaving = tuple(
         sorted(
             node.name
@@ -46,32 +49,55 @@ def muster(world: World, revision: Revision | None) -> Fleet:
             if (node.active(key) or node.next(key)) and node.name not in matching
         )
     )
-    return Fleet(members, placement.placed, placement.rejected, leaving)
+    return Fleet(members, placement.placed, placement.rejected, leaving, staying)
+
+
+def _staying(
+    world: World,
+    revision: Revision | None,
+    rejected: Sequence[Rejected],
+    fallbacks: Mapping[str, Fallback],
+) -> tuple[Member, ...]:
+    if revision is None or _is_complete(world, revision):
+        return ()
+    unfit = {item.node for item in rejected}
+    return tuple(
+        _member(world, Placed(node, ""), None, fallbacks[node.name])
+        for node in world.nodes
+        if node.name in unfit and node.name in fallbacks
+    )
+
+
+def _is_complete(world: World, revision: Revision) -> bool:
+    rollout = world.model.status.rollout
+    return rollout is not None and rollout.revision == revision.name and bool(rollout.completed_at)
 
 
 def _ladder(world: World, revision: Revision | None) -> tuple[Rung, ...]:
     if revision is not None:
-        names = [target.accelerator for target in revision.targets]
-    else:
-        names = [target.accelerator for target in world.model.spec.targets]
-    return tuple(_rung(world, name) for name in names)
+        return tuple(_rung(world, target.accelerator, target.platforms) for target in revision.targets)
+    return tuple(_rung(world, target.accelerator, None) for target in world.model.spec.targets)
 
 
-def _rung(world: World, name: str) -> Rung:
-    """Give a rung; where its class is gone, or cannot run the format any more, only for those who have it."""
+def _rung(world: World, name: str, platforms: tuple[str, ...] | None) -> Rung:
+    """Give a rung; where its class is gone, or cannot run the format any more, only for those who have it.
+
+    A revision knows the platforms of its images; without one they are those of the last image.
+    """
     spec = known_classes(world.classes).get(name)
     runtime = spec.runtime_for(world.model.spec.model.format) if spec is not None else None
     if spec is None or runtime is None:
         return Rung(name, {}, "", only_held=True)
-    return rung_of(name, spec, _architectures(world, runtime.variant))
+    if platforms is None:
+        platforms = _last_platforms(world, runtime.variant)
+    return rung_of(name, spec, frozenset(platform.split("/")[1] for platform in platforms) or None)
 
 
-def _architectures(world: World, variant: str) -> frozenset[str] | None:
+def _last_platforms(world: World, variant: str) -> tuple[str, ...]:
     """Give what the image of a variant holds; while the next one is made, what the last one held."""
     recorded = [image.platforms for image in world.model.status.images if image.variant == variant]
     made = [world.supplies[variant].platforms] if variant in world.supplies else []
-    platforms: tuple[str, ...] = next((known for known in (*made, *recorded) if known), ())
-    return frozenset(platform.split("/")[1] for platform in platforms) or None
+    return next((known for known in (*made, *recorded) if known), ())
 
 
 def _held_targets(world: World) -> dict[str, str]:
@@ -143,10 +169,7 @@ def _fallbacks(world: World, revision: Revision | None, held: Mapping[str, str])
     """
     status = world.model.status
     good = _placed_good(world, status.last_known_good, held)
-    rollout = status.rollout
-    if revision is None or revision.name != status.last_known_good:
-        return good
-    if rollout is None or rollout.revision != revision.name or not rollout.completed_at:
+    if revision is None or revision.name != status.last_known_good or not _is_complete(world, revision):
         return good
     before = _placed_good(world, status.previous_good, held)
     condemned = {node.name for node in world.nodes if _is_condemned(world, node)}

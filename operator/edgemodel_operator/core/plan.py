@@ -23,6 +23,7 @@ from edgemodel_operator.core.chain import Chain, assess
 from edgemodel_operator.core.fleet import Fleet, muster
 from edgemodel_operator.core.manifests.daemonset import daemonsets
 from edgemodel_operator.core.manifests.service import golden_copy, service
+from edgemodel_operator.core.member import Assignment, kept
 from edgemodel_operator.core.revision import digest_of, golden_name
 from edgemodel_operator.core.rollout import Mode, label_values, plan_rollout
 from edgemodel_operator.core.roster import rosters
@@ -185,6 +186,10 @@ def _labels(world: World, fleet: Fleet, rollout: RolloutPlan | None) -> list[Lab
         LabelNode(item.node, dict(label_values(item, active_label(key), next_label(key))))
         for item in (rollout.assignments if rollout else ())
     ]
+    for member in fleet.staying:
+        if (wanted := kept(member)) != (member.active, member.next):
+            values = label_values(Assignment(member.name, *wanted), active_label(key), next_label(key))
+            changes.append(LabelNode(member.name, dict(values)))
     empty = {active_label(key): None, next_label(key): None}
     changes += [LabelNode(name, dict(empty)) for name in fleet.leaving]
     return sorted(changes, key=lambda change: change.node)

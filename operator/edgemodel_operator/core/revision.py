@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from edgemodel_operator.api.acceleratorclass import AcceleratorClassSpec, Sharing
 from edgemodel_operator.api.edgemodel import EdgeModelSpec
@@ -23,17 +24,18 @@ def make_revision(
     classes: Mapping[str, AcceleratorClassSpec],
     images: Mapping[str, str],
     golden_text: str,
+    platforms: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
 ) -> Revision:
     """Give the revision that a spec asks for.
 
     `classes` holds every class of the ladder, each with a runtime for the model's format; `images` has the
-    image (by digest) of every runtime variant.
+    image (by digest) of every runtime variant, `platforms` what it holds, where that is known.
     """
     draft = Revision(
         name="",
         model_version=spec.model.version,
         targets=tuple(
-            _target(target.accelerator, classes[target.accelerator], spec.model.format, images)
+            _target(target.accelerator, classes[target.accelerator], spec.model.format, images, platforms)
             for target in spec.targets
         ),
         golden_config_map=golden_name(name, golden_text) if spec.health.golden else "",
@@ -48,7 +50,11 @@ def make_revision(
 
 
 def _target(
-    name: str, spec: AcceleratorClassSpec, model_format: ModelFormat, images: Mapping[str, str]
+    name: str,
+    spec: AcceleratorClassSpec,
+    model_format: ModelFormat,
+    images: Mapping[str, str],
+    platforms: Mapping[str, tuple[str, ...]],
 ) -> RevisionTarget:
     runtime = spec.runtime_for(model_format)
     if runtime is None:
@@ -62,6 +68,7 @@ def _target(
         extended_resource=spec.match.extended_resource,
         runtime_class_name=spec.pod.runtime_class_name,
         env={item.name: item.value for item in spec.pod.env},
+        platforms=platforms.get(runtime.variant, ()),
     )
 
 
@@ -71,7 +78,9 @@ def golden_name(model: str, text: str) -> str:
 
 
 def _hash(draft: Revision) -> str:
-    document = {"template": TEMPLATE_VERSION, **draft.model_dump(mode="json", exclude={"name"})}
+    told_by_the_image = {"targets": {"__all__": {"platforms"}}}
+    fields = draft.model_dump(mode="json", exclude={"name": True, **told_by_the_image})
+    document = {"template": TEMPLATE_VERSION, **fields}
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 

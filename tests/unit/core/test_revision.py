@@ -78,3 +78,11 @@ def test_the_name_is_that_of_the_content_in_every_process() -> None:
     assert stored == revision()
     assert len(stored.name) == 10
     assert int(stored.name, 16) >= 0
+
+
+def test_the_platforms_of_the_images_are_remembered_and_change_no_name() -> None:
+    classes = {"npu": make_class(), "cpu": CPU_CLASS}
+    platforms = {"onnxruntime-cpu": ("linux/amd64",)}
+    known = make_revision("line", BASE.build(), classes, IMAGES, "{}", platforms=platforms)
+    assert [target.platforms for target in known.targets] == [(), ("linux/amd64",)]
+    assert known.name == revision().name
