@@ -47,6 +47,9 @@ _EXCERPT_BYTES = 4096
 # A whole body must arrive at this pace (bytes per second, after a grace time): a dripping one is a failure.
 _SLOWEST_RATE = 8192
 _SLOWEST_SECONDS = 30
+# All headers must be there by then, however they drip. It begins while the request still waits for one of the
+# connections to its host, which may be busy with large blobs for a while; what is sent has the pace above.
+_HEADERS_SECONDS = 600.0
 _ERROR_CODE = re.compile(rb'"code"\s*:\s*"([A-Z_]{1,40})"')
 
 Body = Callable[[], bytes | AsyncIterable[bytes]]
@@ -221,14 +224,15 @@ class Transport:
         if authorization:
             headers["Authorization"] = authorization
         for _ in range(_MAX_REDIRECTS + 1):
-            response = await self._session.request(
-                request.method,
-                url,
-                headers=headers,
-                data=request.body() if request.body else None,
-                allow_redirects=False,
-                timeout=self._timeout,
-            )
+            async with asyncio.timeout(_HEADERS_SECONDS + (request.size or 0) / _SLOWEST_RATE):
+                response = await self._session.request(
+                    request.method,
+                    url,
+                    headers=headers,
+                    data=request.body() if request.body else None,
+                    allow_redirects=False,
+                    timeout=self._timeout,
+                )
             if response.status not in _REDIRECTS or request.method not in {"GET", "HEAD"}:
                 return response
             target = _redirect_target(request, url, response)
