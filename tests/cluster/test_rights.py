@@ -154,7 +154,9 @@ def test_the_operator_changes_nothing_else_of_a_node(cluster: Cluster, patch: st
         ("list", "events"),
         ("delete", "edgemodels.edgemodel.dev"),
         ("create", "clusterrolebindings.rbac.authorization.k8s.io"),
+        ("update", "edgemodels.edgemodel.dev"),
         ("update", "trustpolicies.edgemodel.dev"),
+        ("list", "customresourcedefinitions.apiextensions.k8s.io"),
         ("update", "validatingadmissionpolicies.admissionregistration.k8s.io"),
     ],
 )

@@ -155,7 +155,7 @@ class AuditSite:
 @contextmanager
 def audit_site(cluster: Cluster, folder: Path) -> Iterator[AuditSite]:
     """Have the kinds and an account with the operator's rights as long as the block lasts."""
-    _serve_definitions(cluster)
+    serve_definitions(cluster)
     documents = [*_rights(), {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}]
     cluster.kubectl("apply", "-f", "-", stdin=_documents(*documents))
     account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": NAME, "namespace": SYSTEM}}
@@ -183,7 +183,7 @@ def _rights() -> list[Json]:
     return [role, binding]
 
 
-def _serve_definitions(cluster: Cluster) -> None:
+def serve_definitions(cluster: Cluster) -> None:
     """Bring our kinds up to date; they stay, and belong to the release that may be installed later."""
     documents = [crd_document(kind) for kind in KINDS]
     for document in documents:
