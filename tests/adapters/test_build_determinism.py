@@ -57,8 +57,8 @@ KNOWN = dict(
     )
 )
 """The SHA-256 of the index that the request of these tests makes: the same on every machine, in every release
-with the same `ASSEMBLER`. Where it differs and nothing here has changed, raise the number in `build/layout.py`
-first: a build key must not stand for two images."""
+with the same `ASSEMBLER`. Where it differs and nothing here has changed, raise the number in
+`build/layout.py` first: a build key must not stand for two images."""
 
 
 def make_surroundings(folder: Path) -> tuple[Surroundings, Surroundings]:
