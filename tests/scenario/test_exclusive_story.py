@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from edgemodel_operator.api.names import ROLE_PREFETCH
@@ -139,6 +141,25 @@ def test_a_node_that_moves_to_another_target_goes_back_to_the_one_before() -> No
     simulation.run_to_rest()
     assert simulation.serving(victim) == {"v1"}
     assert all(simulation.serving(name) == {"v2"} for name in set(simulation.cluster.nodes) - {victim})
+
+
+def test_a_cut_over_after_a_long_absence_of_the_operator_has_its_whole_deadline() -> None:
+    simulation = npu_installed()
+    simulation.apply(npu_model("v2").deadline(60))
+    simulation.run_until(lambda: bool(prefetching(simulation)))
+    (node,) = prefetching(simulation)
+    while (event := simulation.cluster.next_event()) is not None:
+        simulation.cluster.now = event
+        simulation.cluster.settle()
+    simulation.cluster.now += timedelta(minutes=15)
+    simulation.cluster.controller_runs = False
+    while simulation.labels(node) != ("v2", "v2"):
+        simulation.run_pass()
+    simulation.run_pass()
+    simulation.cluster.controller_runs = True
+    simulation.run_to_rest()
+    assert simulation.status.quarantined == ()
+    assert all_serve(simulation, "v2")
 
 
 def test_newer_spec_while_the_image_is_fetched() -> None:

@@ -229,3 +229,18 @@ def test_a_rollback_that_fails_itself_stays_where_it_is() -> None:
     assert simulation.passes - passes < 3600
     assert [name for name in simulation.cluster.nodes if simulation.serving(name) == {"v2"}]
     assert simulation.cluster.gaps == []
+
+
+def test_a_node_that_joined_into_a_silent_trial_gets_what_is_good_until_the_next_wave() -> None:
+    simulation = installed(three_waves("v1"), fleet(3))
+    simulation.cluster.behavior["v2@new"] = NEVER_READY
+    simulation.apply(three_waves("v2").with_waves("100%").probation(60))
+    simulation.run_until(lambda: bool(simulation.on_trial()))
+    simulation.join(make_node("new"))
+    simulation.run_until(lambda: any(pod.running and pod.node == "new" for pod in simulation.cluster.pods))
+    assert simulation.labels("new") == ("", "v2")
+    simulation.apply(three_waves("v3").with_waves(1, "100%", soak=1000))
+    simulation.run_until(simulation.wave_completed)
+    simulation.run_for(30)
+    assert simulation.labels("new") == ("v1", "")
+    assert simulation.serving("new") == {"v1"}

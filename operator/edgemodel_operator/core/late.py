@@ -29,6 +29,7 @@ from edgemodel_operator.core.waves import (
     RolloutPlan,
     all_waves,
     candidates,
+    cut_overs,
     earliest,
     failed_ones,
     is_announced,
@@ -58,9 +59,10 @@ def bring_in(members: Sequence[Member], status: RolloutStatus, policy: Policy, n
     failed = failed_ones(members, status.failed)
     chosen = _chosen(members, status, policy, failed)
     announced = is_announced(status, now)
-    assignments = _step(members, failed, chosen if announced else frozenset())
+    touching = chosen | cut_overs(members, failed)
+    assignments = _step(members, failed, touching if announced else frozenset())
     times = looks(members)
-    if chosen:
+    if touching:
         status = status.model_copy(update={"touched_at": text_of(now)})
         times += [] if announced else [now]
     return RolloutPlan(assignments, states, status, look_again_at=earliest(times))
@@ -85,7 +87,7 @@ def _chosen(
 
 
 def _step(
-    members: Sequence[Member], failed: Collection[str], chosen: Collection[str]
+    members: Sequence[Member], failed: Collection[str], touching: Collection[str]
 ) -> tuple[Assignment, ...]:
     changes = []
     for member in members:
@@ -93,8 +95,9 @@ def _step(
         if member.name in failed and member.on_trial:
             wanted = given_up(member)
         elif member.touched:
-            wanted = moved(member)
-        elif member.name in chosen:
+            announced = member.name in touching or not member.cuts_over
+            wanted = moved(member) if announced else wanted
+        elif member.name in touching:
             wanted = begun(member)
         elif member.name in failed and member.condemned:
             wanted = restored(member)

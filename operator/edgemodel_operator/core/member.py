@@ -64,6 +64,12 @@ class Member:
         return bool(self.value) and self.next == self.value
 
     @property
+    def cuts_over(self) -> bool:
+        """Whether an exclusive device is about to be taken from what serves here: the image is fetched."""
+        is_fetched = self.on_trial and self.exclusive and self.active != self.value and self.prefetched
+        return is_fetched and self.judgement.result is not Result.DEFERRED
+
+    @property
     def touched(self) -> bool:
         """Whether the revision has been given to this node."""
         return self.updated or self.on_trial
@@ -108,7 +114,7 @@ def moved(member: Member) -> tuple[str, str]:
     if member.judgement.result is Result.DEFERRED:
         return reverted(member)
     if member.exclusive and member.active != member.value:
-        return (member.value, member.value) if member.prefetched else (member.active, member.next)
+        return (member.value, member.value) if member.cuts_over else (member.active, member.next)
     if member.judgement.result is Result.PASSED:
         return member.value, ""
     return member.active, member.next
@@ -132,9 +138,12 @@ def kept(member: Member) -> tuple[str, str]:
     """Give what an untouched node has until its wave: no superseded trial, and nothing that failed.
 
     A superseded trial that is all the node has goes on serving if it answers; else the node gets what is
-    good.
+    good, beside it as long as that does not answer.
     """
     if member.condemned or not member.serving:
+        return restored(member)
+    is_replaced = bool(member.next) and member.next == member.fallback.value
+    if is_replaced and not member.answers:
         return restored(member)
     is_alone = member.active in ("", member.next)
     if not is_alone or member.answers or (member.runs and not member.fallback.value):

@@ -35,6 +35,7 @@ from edgemodel_operator.core.waves import (
     RolloutPlan,
     all_waves,
     candidates,
+    cut_overs,
     earliest,
     failed_ones,
     is_announced,
@@ -106,9 +107,10 @@ def _waves(members: Sequence[Member], status: RolloutStatus, policy: Policy, now
         return RolloutPlan((), states, status, look_again_at=now)
     chosen = _chosen(members, status, policy)
     announced = is_announced(status, now)
-    assignments = _wave_step(members, status, chosen if announced else frozenset())
+    touching = chosen | cut_overs(members, failed_ones(members, status.failed))
+    assignments = _wave_step(members, status, touching if announced else frozenset())
     times = looks(members)
-    if chosen:
+    if touching:
         status = status.model_copy(update={"touched_at": text_of(now), "wave_completed_at": ""})
         times += [] if announced else [now]
     else:
@@ -158,17 +160,18 @@ def _chosen(members: Sequence[Member], status: RolloutStatus, policy: Policy) ->
 
 
 def _wave_step(
-    members: Sequence[Member], status: RolloutStatus, chosen: Collection[str]
+    members: Sequence[Member], status: RolloutStatus, touching: Collection[str]
 ) -> tuple[Assignment, ...]:
-    """Move every node one step, and touch the chosen ones."""
+    """Move every node one step; what begins a deadline happens to those alone that were announced."""
     failed = failed_ones(members, status.failed)
     changes = []
     for member in members:
         if member.name in failed:
             wanted = given_up(member) if member.on_trial else kept(member)
         elif member.touched:
-            wanted = moved(member)
-        elif member.name in chosen:
+            announced = member.name in touching or not member.cuts_over
+            wanted = moved(member) if announced else (member.active, member.next)
+        elif member.name in touching:
             wanted = begun(member)
         else:
             wanted = kept(member)

@@ -78,6 +78,11 @@ def next_ones(
     return frozenset(member.name for member in order[: max(0, quota - touched)])
 
 
+def cut_overs(members: Sequence[Member], failed: Collection[str]) -> frozenset[str]:
+    """Name the nodes whose device changes hands next: their progress deadline begins anew, as at a touch."""
+    return frozenset(member.name for member in members if member.cuts_over and member.name not in failed)
+
+
 def _turn(member: Member, revision: str) -> tuple[bool, str]:
     """Order the nodes: first those that can try without a gap, then by a hash that no label edit moves."""
     return member.exclusive, hashlib.sha256(f"{member.uid}/{revision}".encode()).hexdigest()

@@ -131,6 +131,18 @@ def wave_step(item: Member, **fields: object) -> tuple[str, str]:
             (SUPERSEDED, ""),
             id="superseded first trial that is not ready, and nothing is good: kept",
         ),
+        pytest.param(
+            member(SUPERSEDED, GOOD, ready=False, answers=False, runs=True),
+            (SUPERSEDED, GOOD),
+            id="good beside a superseded trial that does not answer: both until the good one does",
+        ),
+        pytest.param(
+            member(
+                SUPERSEDED, GOOD, ready=False, answers=False, runs=True, fallback=Fallback(GOOD, answers=True)
+            ),
+            (GOOD, ""),
+            id="good beside a superseded trial answers: alone",
+        ),
         pytest.param(member(ready=False, answers=False), (GOOD, ""), id="new node: good until its wave"),
         pytest.param(member(ready=False, fallback=Fallback()), ("", ""), id="new node: nothing is good"),
         pytest.param(
@@ -205,6 +217,18 @@ def test_a_late_node_is_announced_too() -> None:
     assert plan.status is not None
     again = step(member(GOOD), status=plan.status, mode=Mode.STEADY)
     assert labels_after(again, member(GOOD)) == {"edge-1": (GOOD, NEW)}
+
+
+@pytest.mark.parametrize("mode", [Mode.WAVES, Mode.STEADY])
+def test_a_cut_over_is_announced_too(mode: Mode) -> None:
+    fetched = member(GOOD, NEW, exclusive=True, prefetched=True)
+    earlier = STATUS.model_copy(update={"touched_at": (NOW - timedelta(hours=1)).isoformat()})
+    plan = step(fetched, status=earlier, mode=mode)
+    assert plan.assignments == ()
+    assert plan.look_again_at == NOW
+    assert plan.status is not None
+    again = step(fetched, status=plan.status, mode=mode)
+    assert labels_after(again, fetched) == {"edge-1": (NEW, NEW)}
 
 
 def test_touching_a_node_begins_the_soak_anew() -> None:
