@@ -18,7 +18,7 @@ from edgemodel_operator.web import certificate_keeper
 from edgemodel_operator.web.certificates import Material, dump_material, next_material
 from support.admission_program import (
     HOST,
-    SECRETS,
+    TLS,
     WEBHOOK,
     Program,
     new_key,
@@ -31,7 +31,6 @@ from support.admission_program import (
 from support.kube_api import KubeApiServer
 from support.registry import RegistryServer
 
-TLS = f"{SECRETS}/edgemodel-admission-tls"
 UNSIGNED = "registry.example.com/x@sha256:" + "a" * 64
 
 

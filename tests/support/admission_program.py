@@ -29,6 +29,7 @@ from support.signed_images import push_image
 NAMESPACE = "edgemodel-system"
 SECRETS = f"/api/v1/namespaces/{NAMESPACE}/secrets"
 VERDICTS = f"{SECRETS}/{VERDICTS_SECRET}"
+TLS = f"{SECRETS}/edgemodel-admission-tls"
 WEBHOOK = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/edgemodel-admission"
 HOST = f"edgemodel-admission.{NAMESPACE}.svc"
 PASSWORD = b"a password"
@@ -156,7 +157,8 @@ async def site() -> AsyncIterator[KubeApiServer]:
         service = {"name": "edgemodel-admission", "namespace": NAMESPACE}
         webhooks = [{"name": "pods.edgemodel.dev", "clientConfig": {"service": service}}]
         await server.put(WEBHOOK, {"webhooks": webhooks})
-        await server.put(VERDICTS, {"type": "Opaque"})
+        for secret in (VERDICTS, TLS):
+            await server.put(secret, {"type": "Opaque"})
         server.client = api
         yield server
 

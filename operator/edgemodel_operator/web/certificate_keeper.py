@@ -20,7 +20,6 @@ from typing import Any, Protocol
 from prometheus_client import Counter, Gauge
 
 from edgemodel_operator.adapters.kube import KubeApi, KubeError
-from edgemodel_operator.api.names import LABEL_MANAGED_BY
 from edgemodel_operator.web.announcement import Announcement
 from edgemodel_operator.web.certificates import (
     InvalidMaterial,
@@ -32,6 +31,10 @@ from edgemodel_operator.web.certificates import (
 
 LOOK_EVERY_S = 60.0
 FIRST_RETRY_S = 1.0
+_MISSING = (
+    "the Secret {0} is gone from namespace {1}, and this program may fill it but not create it: "
+    "run `helm upgrade` with the release's own chart and values, which creates it anew"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -52,10 +55,7 @@ class CertificateMetrics(Protocol):
 
 @dataclass(frozen=True)
 class CertificateNames:
-    """Where the certificate lives and for whom it is: all names of Kubernetes objects.
-
-    The Service bears the name of the program, which is the writer of the Secret.
-    """
+    """Where the certificate lives and for whom it is: all names of Kubernetes objects."""
 
     namespace: str
     secret: str
@@ -127,6 +127,9 @@ class CertificateKeeper:
         """Read the Secret and renew what is due in it; loses gracefully against another replica."""
         for _ in range(5):
             secret = await self._api.get(f"{self._names.secrets_path}/{self._names.secret}")
+            if secret is None:
+                # Nobody can be given the right to create this one Secret alone, so we have none.
+                raise KubeError(404, _MISSING.format(self._names.secret, self._names.namespace))
             current = _read_material(secret)
             material = next_material(current, self._names.host, self._now())
             if material is current:
@@ -140,28 +143,15 @@ class CertificateKeeper:
                 return material
         raise KubeError(409, f"the Secret {self._names.secret} changes all the time")
 
-    async def _store(self, secret: dict[str, Any] | None, material: Material) -> None:
+    async def _store(self, secret: dict[str, Any], material: Material) -> None:
         data = {name: base64.b64encode(value).decode() for name, value in dump_material(material).items()}
-        if secret is not None:
-            metadata = {key: value for key, value in secret["metadata"].items() if key != "managedFields"}
-            body = {**secret, "metadata": metadata, "data": {**(secret.get("data") or {}), **data}}
-            await self._api.replace(f"{self._names.secrets_path}/{self._names.secret}", body)
-            return
-        labels = {LABEL_MANAGED_BY: self._names.service}
-        await self._api.create(
-            self._names.secrets_path,
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": {"name": self._names.secret, "labels": labels},
-                "type": "Opaque",
-                "data": data,
-            },
-        )
+        metadata = {key: value for key, value in secret["metadata"].items() if key != "managedFields"}
+        body = {**secret, "metadata": metadata, "data": {**(secret.get("data") or {}), **data}}
+        await self._api.replace(f"{self._names.secrets_path}/{self._names.secret}", body)
 
 
-def _read_material(secret: dict[str, Any] | None) -> Material | None:
-    encoded = (secret or {}).get("data") or {}
+def _read_material(secret: dict[str, Any]) -> Material | None:
+    encoded = secret.get("data") or {}
     try:
         return parse_material({name: base64.b64decode(value) for name, value in encoded.items()})
     except (InvalidMaterial, binascii.Error) as error:

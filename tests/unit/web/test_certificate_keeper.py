@@ -135,13 +135,22 @@ async def look_until_agreed(keeper: CertificateKeeper) -> None:
                 raise
 
 
-async def test_a_secret_that_is_missing_is_created(kube: tuple[KubeApiServer, KubeApi]) -> None:
+async def test_a_secret_that_is_missing_stops_nothing_that_runs_and_says_what_to_do(
+    kube: tuple[KubeApiServer, KubeApi],
+) -> None:
     server, api = kube
-    await server.delete(SECRET)
-    keeper = make_keeper(api)
+    keeper, late = make_keeper(api), make_keeper(api)
     await keeper.look_after()
-    assert server.objects[SECRET]["type"] == "Opaque"
+    await server.delete(SECRET)
+    for one in (keeper, late):
+        with pytest.raises(KubeError, match=r"the Secret tls is gone from namespace .* run `helm upgrade`"):
+            await one.look_after()
+    assert (keeper.ready, late.ready) == (True, False)
     await handshake(keeper, bundle(server))
+    await server.put(SECRET, {"type": "Opaque", "metadata": {}})  # as the chart makes it
+    await keeper.look_after()
+    await late.look_after()
+    await handshake(late, bundle(server))
 
 
 @pytest.mark.parametrize("data", [{"tls.crt": "AAAA"}, {"ca.crt": "!"}, {"ca.key": "AAAA", "ca.crt": "AAAA"}])
