@@ -175,3 +175,9 @@ async def test_case_23_an_api_that_does_not_answer_leaves_a_key_unknown(place: P
     place.server.refuse.clear()
     place.now += KEEP_PROBLEM_S + 1
     assert (await place.store.demand_of(policy(IN_SECRET))).problems == ()
+
+
+async def test_a_secret_that_may_not_be_read_says_which_value_of_the_chart_names_it(place: Place) -> None:
+    place.server.refuse["GET", SECRET] = 403
+    (problem,) = (await place.store.demand_of(policy(IN_SECRET))).problems
+    assert "name it in `trustPolicySecrets` of the chart" in problem.message

@@ -8,6 +8,7 @@ import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from http import HTTPStatus
 from typing import Any, Protocol, TypeAlias
 
 from edgemodel_operator.adapters.kube_error import KubeError
@@ -143,7 +144,10 @@ class AuthorityStore:
         try:
             found = await self._api.get(f"/api/v1/namespaces/{self._namespace}/{resource}/{name}")
         except KubeError as error:
-            return Problem(f"{where} could not be read (status {error.status})", unknown=True)
+            remedy = ""
+            if error.status == HTTPStatus.FORBIDDEN and kind == "Secret":
+                remedy = ": name it in `trustPolicySecrets` of the chart"
+            return Problem(f"{where} could not be read (status {error.status}){remedy}", unknown=True)
         if found is None:
             return Problem(f"{where} does not exist")
         return _field(found, field, where)
