@@ -209,6 +209,12 @@ REFUSED: dict[str, tuple[str, str, Any, str]] = {
         "registry.plant-a.local:5000/Models/line",
         "the path in lower case",
     ),
+    "repository whose host is none": (
+        "EdgeModel",
+        "image.repository",
+        "registry/models/line",
+        "the port where the host has no dot",
+    ),
     "repository without registry": ("EdgeModel", "image.repository", "line", "write host[:port]/path"),
     "no platform of that name": ("EdgeModel", "image.platforms", ["linux/riscv64"], "linux/amd64"),
     "secret given twice": (

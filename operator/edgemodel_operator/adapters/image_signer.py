@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 from edgemodel_operator.adapters.attested import attest_documents, renew_attestations
@@ -12,13 +13,16 @@ from edgemodel_operator.adapters.signed_images import find_signed
 from edgemodel_operator.core.supply import BuiltImage, SupplyError
 from edgemodel_operator.core.world import SupplyStep
 from edgemodel_operator.oci.errors import RegistryError
-from edgemodel_operator.oci.reference import parse_reference
+from edgemodel_operator.oci.reference import InvalidReference, parse_reference
 from edgemodel_operator.signing.demand import Authority, Demand
 from edgemodel_operator.signing.errors import SigningError
 from edgemodel_operator.signing.keys import Signer
 from edgemodel_operator.signing.sign import sign_image
 from edgemodel_operator.signing.verdict import Trusted
 from edgemodel_operator.signing.verify import verify_image
+
+LIMIT_SECONDS = 1800.0
+"""For all that is read and written of one image: a registry that is ever so slow must not hold a builder."""
 
 
 class SigningKeys(Protocol):
@@ -46,8 +50,9 @@ class ImageSigner:
         The signatures come last: an image that carries them is complete. Raises SupplyError and KubeError.
         """
         signers = await self._keys.signers()
-        client, image = self._registries.client(credentials), parse_reference(built.image)
-        with _told(SupplyStep.SIGN):
+        client = self._registries.client(credentials)
+        async with _told(SupplyStep.SIGN):
+            image = parse_reference(built.image)
             if built.documents:
                 await attest_documents(client, image, built.documents, signers)
             elif len(signers) > 1:
@@ -61,8 +66,9 @@ class ImageSigner:
         """
         signers = await self._keys.signers()
         ours = Authority("operator", tuple(signer.public_key for signer in signers))
-        client, image = self._registries.client(credentials), parse_reference(name)
-        with _told(SupplyStep.SIGN):
+        client = self._registries.client(credentials)
+        async with _told(SupplyStep.SIGN):
+            image = parse_reference(name)
             verdict = await verify_image(client, image, Demand((ours,), platforms_signed=True))
             if not isinstance(verdict, Trusted):
                 return False
@@ -76,17 +82,23 @@ class ImageSigner:
         Raises SupplyError and KubeError.
         """
         keys = [signer.public_key for signer in await self._keys.signers()]
-        with _told(SupplyStep.PREPARE):
+        async with _told(SupplyStep.PREPARE):
             client = self._registries.client(credentials)
             return await find_signed(client, parse_reference(repository), build_key, keys)
 
 
-@contextmanager
-def _told(step: SupplyStep) -> Iterator[None]:
-    """Tell what goes wrong in the block as a SupplyError of a step."""
+@asynccontextmanager
+async def _told(step: SupplyStep) -> AsyncIterator[None]:
+    """Tell what goes wrong in the block, and what never ends, as a SupplyError of a step."""
     try:
-        yield
+        async with asyncio.timeout(LIMIT_SECONDS):
+            yield
+    except TimeoutError as error:
+        message = f"The registry did not come to an end within {LIMIT_SECONDS / 60:.0f} minutes."
+        raise SupplyError(step, "RegistryUnavailable", message) from error
     except SigningError as error:
         raise SupplyError(step, "SigningFailed", str(error)) from error
+    except InvalidReference as error:
+        raise SupplyError(step, "InvalidSpec", str(error), needs_person=True) from error
     except RegistryError as error:
         raise SupplyError(step, "RegistryUnavailable", str(error)) from error

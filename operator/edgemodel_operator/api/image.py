@@ -11,6 +11,13 @@ from edgemodel_operator.api.base import Schema, list_map, rules
 from edgemodel_operator.api.references import SecretName
 from edgemodel_operator.api.source import RelativePath, Source
 
+_LABEL = "[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
+_PORT = "(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
+_HOST = f"((localhost|{_LABEL}([.]{_LABEL})+)(:{_PORT})?|{_LABEL}:{_PORT})"
+_COMPONENT = "[a-z0-9]+(([.]|__?|-+)[a-z0-9]+)*"
+REPOSITORY = f"^{_HOST}(/{_COMPONENT})+$"
+"""As `oci.reference` reads it: a first part without dot and port would be a path on a public registry."""
+
 
 class PlatformName(StrEnum):
     """The platforms that an image can hold."""
@@ -97,11 +104,14 @@ class ImageSpec(Schema):
         Field(
             min_length=3,
             max_length=255,
-            pattern=r"^[a-zA-Z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$",
+            pattern=REPOSITORY,
             json_schema_extra=rules(
                 (
-                    "self.matches('^[a-zA-Z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$')",
-                    "repository takes no tag and no digest: write host[:port]/path, the path in lower case",
+                    f"self.matches('{REPOSITORY}')",
+                    (
+                        "repository takes no tag and no digest: write host[:port]/path, the path in lower "
+                        "case, and the port where the host has no dot"
+                    ),
                 ),
             ),
         ),

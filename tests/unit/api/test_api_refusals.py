@@ -108,6 +108,8 @@ REFUSED: tuple[tuple[type[Schema], str, Any, str], ...] = (
     (EdgeModel, "spec.serving.batching", {"mode": "Disabled", "maxBatchSize": 2}, "leave maxBatchSize"),
     (EdgeModel, "spec.image.repository", "registry.example.com/line:v1", "no tag and no digest"),
     (EdgeModel, "spec.image.repository", "registry.example.com/line@sha256:0", "no tag and no digest"),
+    (EdgeModel, "spec.image.repository", "registry/models/line", "the port where the host has no dot"),
+    (EdgeModel, "spec.image.repository", "registry:70000/line", "write host[:port]/path"),
     (EdgeModel, "spec.targets", [], "name at least one target"),
     (EdgeModel, "spec.health.golden.tolerance", "-1", "tolerance must be a decimal number"),
     (EdgeModel, "spec.health.golden.tolerance", "nan", "tolerance must be a decimal number"),
