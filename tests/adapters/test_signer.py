@@ -337,7 +337,7 @@ async def test_a_token_that_the_kubelet_replaced_is_read_anew(site: SignerSite) 
 # --- what is told ------------------------------------------------------------------------------------------
 
 
-async def test_each_signature_and_refusal_leaves_a_line_and_images_leave_an_event(
+async def test_each_signature_and_refusal_leaves_a_line_and_an_event(
     site: SignerSite, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -364,10 +364,11 @@ async def test_each_signature_and_refusal_leaves_a_line_and_images_leave_an_even
     assert 'edgemodel_signer_key_problems_total{problem="WrongPassword"} 0.0' in metrics
 
     events = f"/api/v1/namespaces/{NAMESPACE}/events/"
-    while not [path for path in site.server.objects if path.startswith(events)]:
+    while len(found := [item for path, item in site.server.objects.items() if path.startswith(events)]) < 2:
         await asyncio.sleep(0.01)
-    (event,) = [item for path, item in site.server.objects.items() if path.startswith(events)]
+    event, refusal = found
     assert (event["reason"], event["involvedObject"]["name"]) == ("ImageSigned", "edgemodel-operator")
+    assert (refusal["reason"], refusal["involvedObject"]["name"]) == ("SigningRefused", "edgemodel-operator")
     assert f"{REPOSITORY}@{DIGEST}" in event["message"]
     assert fingerprint in event["message"]
 

@@ -8,6 +8,8 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
+from prometheus_client import Counter
+
 from edgemodel_operator.adapters.kube import KubeApi, KubeError
 from edgemodel_operator.signer.callers import Caller
 from edgemodel_operator.signer.messages import Claim, Kind
@@ -15,39 +17,47 @@ from edgemodel_operator.signer.messages import Claim, Kind
 COMPONENT = "edgemodel-signer"
 MAX_WAITING_EVENTS = 256
 _PREFIX = "system:serviceaccount:"
-_IMAGE_KINDS = frozenset({Kind.SIMPLE_SIGNING, Kind.SIGNATURE})
+_SIGNATURES = frozenset({Kind.SIMPLE_SIGNING, Kind.SIGNATURE})
 
 _log = logging.getLogger(__name__)
 
 
 class Audit:
-    """Logs each signature and refusal, and tells the cluster of signed images in the background.
+    """Logs each signature and refusal, and tells the cluster of them in the background.
 
-    An event stands beside the account that asked. The same image signed again with the same key is the same
-    event: it lasts as long as the API server keeps it, an hour by default. The log is complete, events are
-    not.
+    An event stands beside the account that asked, or the signer's own where nobody known did. The same thing
+    signed again with the same key, or refused again, is the same event: it lasts as long as the API server
+    keeps it, an hour by default. The log is complete; events that find no room are dropped and counted.
     """
 
-    def __init__(self, api: KubeApi, namespace: str, pod: str) -> None:
+    def __init__(self, api: KubeApi, namespace: str, pod: str, dropped: Counter) -> None:
         self._api = api
         self._path = f"/api/v1/namespaces/{namespace}/events"
         self._namespace = namespace
         self._pod = pod
+        self._dropped = dropped
         self._waiting: asyncio.Queue[dict[str, Any]] = asyncio.Queue(MAX_WAITING_EVENTS)
 
     def signed(self, caller: Caller, claim: Claim, fingerprint: str) -> None:
         """Tell of a signature."""
         _log.info("Signed", extra={**_who(caller), **_what(claim), "key": fingerprint})
-        if claim.kind in _IMAGE_KINDS:
-            message = f"signed {claim.repository}@{claim.digest} with key {fingerprint} for {caller.name}"
-            event = self._event(caller, f"{fingerprint} {claim.repository}@{claim.digest}", message)
-            if not self._waiting.full():
-                self._waiting.put_nowait(event)
+        is_signature = claim.kind in _SIGNATURES
+        what = "signed" if is_signature else f"attested {claim.predicate_type} about"
+        message = f"{what} {claim.repository}@{claim.digest} with key {fingerprint} for {caller.name}"
+        self._tell(caller, "Normal", "ImageSigned" if is_signature else "ImageAttested", message)
 
     def refused(self, caller: Caller | None, claim: Claim | None, reason: str, message: str) -> None:
         """Tell of a refusal."""
         fields = {**(_who(caller) if caller else {}), **(_what(claim) if claim else {})}
         _log.warning("Refused to sign", extra={**fields, "reason": reason, "why": message})
+        about = f" about {claim.repository}@{claim.digest}" if claim else ""
+        self._tell(caller, "Warning", "SigningRefused", f"refused{about} ({reason}): {message}")
+
+    def _tell(self, caller: Caller | None, kind: str, reason: str, message: str) -> None:
+        if self._waiting.full():
+            self._dropped.inc()
+            return
+        self._waiting.put_nowait(self._event(caller, kind, reason, message))
 
     async def run(self) -> None:
         """Write events until canceled; one that cannot be written is let go."""
@@ -57,12 +67,14 @@ class Audit:
                 await self._api.create(self._path, event)
             except KubeError as error:
                 if error.status != 409:
+                    self._dropped.inc()
                     _log.warning("An event could not be written: %s", error)
 
-    def _event(self, caller: Caller, subject: str, message: str) -> dict[str, Any]:
+    def _event(self, caller: Caller | None, kind: str, reason: str, message: str) -> dict[str, Any]:
+        caller = caller or Caller(f"{_PREFIX}{self._namespace}:{COMPONENT}")
         namespace, _, account = caller.name.removeprefix(_PREFIX).partition(":")
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        name = f"{COMPONENT}.{hashlib.sha256(subject.encode()).hexdigest()[:24]}"
+        name = f"{COMPONENT}.{hashlib.sha256(f'{reason} {message}'.encode()).hexdigest()[:24]}"
         return {
             "apiVersion": "v1",
             "kind": "Event",
@@ -74,8 +86,8 @@ class Audit:
                 "name": account,
                 "uid": caller.uid,
             },
-            "type": "Normal",
-            "reason": "ImageSigned",
+            "type": kind,
+            "reason": reason,
             "message": message[:1024],
             "source": {"component": COMPONENT},
             "reportingComponent": COMPONENT,

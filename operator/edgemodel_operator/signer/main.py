@@ -42,7 +42,7 @@ async def serve(settings: Settings, api: KubeApi, stop: asyncio.Event) -> None:
     """
     metrics = SignerMetrics()
     certificates = _certificates(settings, api, metrics)
-    audit = Audit(api, settings.namespace, settings.pod_name)
+    audit = Audit(api, settings.namespace, settings.pod_name, metrics.events_dropped)
     keys = _keys(settings, api)
     policy = SigningPolicy(
         account=f"system:serviceaccount:{settings.namespace}:{settings.signer.operator_account}",

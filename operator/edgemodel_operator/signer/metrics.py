@@ -45,6 +45,11 @@ class SignerMetrics:
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
             registry=self.registry,
         )
+        self.events_dropped = Counter(
+            "edgemodel_signer_events_dropped",
+            "Kubernetes events that were left out: too many, or not accepted by the API server.",
+            registry=self.registry,
+        )
         self.certificate_failures = Counter(
             "edgemodel_signer_certificate_failures",
             "Failed looks after the signer's certificate.",
