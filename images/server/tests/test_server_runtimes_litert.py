@@ -260,6 +260,15 @@ def test_a_crash_of_a_delegate_ends_a_trial_and_nothing_else(tmp_path: Path, del
     assert "ended a trial of the runtime with SIGABRT" in refused.value.message
 
 
+def test_a_trial_runs_nothing_that_lies_beside_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("queue", "numpy"):
+        (tmp_path / f"{module}.py").write_text("raise SystemExit('code from the current folder')")
+    monkeypatch.chdir(tmp_path)
+    assert load(tflite_models.save_dense(tmp_path / "model.tflite")).signature.inputs
+
+
 def test_a_trial_ends_with_its_server(tmp_path: Path, delegate: Path, start_server: StartServer) -> None:
     path = tflite_models.save_reshape(tmp_path / "reshape.tflite")
     started = tmp_path / "started"

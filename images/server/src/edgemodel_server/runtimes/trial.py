@@ -56,7 +56,8 @@ def try_loading(module: str, path: Path, options: LoadOptions) -> None:
 def _run_child(module: str, path: Path, options: LoadOptions) -> subprocess.CompletedProcess[bytes] | None:
     """Return the ended child; None where this process may not start one."""
     told = {**asdict(options), "delegate": options.delegate and str(options.delegate)}
-    command = [sys.executable, "-m", __name__, module, str(path), json.dumps(told)]
+    # -P: the current folder may be where somebody downloads models; nothing in it is a module of ours.
+    command = [sys.executable, "-P", "-m", __name__, module, str(path), json.dumps(told)]
     try:
         return subprocess.run(command, check=False, input=b"", capture_output=True, timeout=_SECONDS)
     except subprocess.TimeoutExpired:
