@@ -244,3 +244,30 @@ def test_a_node_that_joined_into_a_silent_trial_gets_what_is_good_until_the_next
     simulation.run_for(30)
     assert simulation.labels("new") == ("v1", "")
     assert simulation.serving("new") == {"v1"}
+
+
+def test_a_node_that_passed_and_breaks_is_named_and_then_counts_as_failed() -> None:
+    simulation = installed(three_waves("v1"), fleet(4))
+    simulation.apply(three_waves("v2").with_waves(1, "100%", soak=30).deadline(60))
+    simulation.run_until(simulation.wave_completed)
+    (passed,) = [name for name in simulation.cluster.nodes if simulation.labels(name) == ("v2", "")]
+    simulation.crash(passed)
+    simulation.run_for(50)
+    reports = {report.name: report.reason for report in simulation.status.node_reports}
+    assert reports[passed] == "NotAnswering"
+    assert simulation.wave() == 0
+    simulation.run_to_rest()
+    assert [item.reason for item in simulation.status.quarantined] == ["NotAnswering"]
+    assert all_serve(simulation, "v1")
+
+
+def test_a_node_that_is_silent_for_a_moment_only_delays_the_wave() -> None:
+    simulation = installed(three_waves("v1"), fleet(4))
+    simulation.apply(three_waves("v2").with_waves(1, "100%", soak=30).deadline(60))
+    simulation.run_until(simulation.wave_completed)
+    (passed,) = [name for name in simulation.cluster.nodes if simulation.labels(name) == ("v2", "")]
+    simulation.power_cycle(passed)
+    simulation.run_to_rest()
+    assert simulation.status.rollout is not None
+    assert simulation.status.rollout.silent == ()
+    assert all_serve(simulation, "v2")

@@ -84,6 +84,7 @@ def test_a_node_lost_after_it_passed_stays_updated() -> None:
     assert simulation.status.quarantined == ()
     assert simulation.status.nodes.updated == 4
     assert simulation.condition("Ready").reason == "AllNodesUpdated"
+    assert simulation.condition("Ready").message == ("all 4 nodes are updated, 3 answer with this revision")
 
 
 def test_first_install_waits_for_the_first_node_to_come_online() -> None:

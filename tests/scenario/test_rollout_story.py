@@ -202,7 +202,7 @@ def test_a_node_that_stops_answering_in_the_soak_holds_the_wave() -> None:
     simulation.run_until(simulation.wave_completed)
     (updated,) = [name for name in simulation.cluster.nodes if simulation.serving(name) == {"v2"}]
     simulation.crash(updated)
-    simulation.run_for(600)
+    simulation.run_for(500)
     assert simulation.wave() == 0
     assert not simulation.on_trial()
 

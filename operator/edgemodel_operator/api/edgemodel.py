@@ -141,7 +141,8 @@ class Rollout(Schema):
     paused: bool = False
     """Touch no further node; nodes under trial still finish it."""
     progress_deadline_seconds: Annotated[int, Field(ge=30, le=86400)] = 600
-    """How long (seconds) an updated node may take to get its pod ready before it counts as failed."""
+    """How long (seconds) an updated node may take to get its pod ready before it counts as failed; as long
+    may one that passed be without an answer while the rollout goes on."""
 
 
 class EdgeModelSpec(Schema):

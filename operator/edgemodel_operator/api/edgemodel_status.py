@@ -130,6 +130,15 @@ class FailedNode(Observed):
     """When (RFC 3339)."""
 
 
+class SilentNode(Observed):
+    """A node on which the revision passed, and that does not answer any more."""
+
+    name: Name
+    """The node."""
+    since: Name
+    """Since when (RFC 3339)."""
+
+
 class RolloutStatus(Observed):
     """The rollout of the target revision; written before the first node is touched."""
 
@@ -149,6 +158,8 @@ class RolloutStatus(Observed):
     """When the last wave passed."""
     failed: Annotated[tuple[FailedNode, ...], Field(max_length=100, json_schema_extra=list_map("name"))] = ()
     """The nodes that count against `maxFailures`."""
+    silent: Annotated[tuple[SilentNode, ...], Field(max_length=100, json_schema_extra=list_map("name"))] = ()
+    """Nodes that passed and do not answer now: they fail after `progressDeadlineSeconds`."""
 
 
 class Quarantine(Observed):

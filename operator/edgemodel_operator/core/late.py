@@ -115,7 +115,7 @@ def _forgiven(members: Sequence[Member], status: RolloutStatus, now: datetime) -
         if (member := known.get(failure.name)) is not None
         and not _is_forgiven(member, failure, status.completed_at, now)
     )
-    return status.model_copy(update={"failed": failed})
+    return status.model_copy(update={"failed": failed, "silent": ()})
 
 
 def _is_forgiven(member: Member, failure: FailedNode, completed_at: str, now: datetime) -> bool:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from edgemodel_operator.api.edgemodel_status import FailedNode, NodeState
 from edgemodel_operator.core.trial import Judgement, Result
 
+NOT_ANSWERING = "NotAnswering"
+"""Why a node that passed is not fine."""
+
 
 @dataclass(frozen=True)
 class Fallback:
@@ -62,6 +65,11 @@ class Member:
     def on_trial(self) -> bool:
         """Whether the revision is under trial here."""
         return bool(self.value) and self.next == self.value
+
+    @property
+    def silent(self) -> bool:
+        """Whether the revision passed here and does not answer, though the node is there."""
+        return self.updated and self.ready and not self.answers
 
     @property
     def cuts_over(self) -> bool:
@@ -177,7 +185,8 @@ def state_of(member: Member, failed: Sequence[FailedNode]) -> MemberState:
     if failure is not None and not member.updated:
         return MemberState(member.name, NodeState.FAILED, failure.reason, failure.message)
     if member.updated:
-        return MemberState(member.name, NodeState.UPDATED)
+        silence = (NOT_ANSWERING, "the revision passed here, and does not answer now")
+        return MemberState(member.name, NodeState.UPDATED, *(silence if member.silent else ()))
     judgement = member.judgement
     if member.on_trial and judgement.result is Result.FAILED:
         return MemberState(member.name, NodeState.FAILED, judgement.reason, judgement.message)

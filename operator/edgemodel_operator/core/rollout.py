@@ -34,6 +34,7 @@ from edgemodel_operator.core.waves import (
     Policy,
     RolloutPlan,
     all_waves,
+    broken_ones,
     candidates,
     cut_overs,
     earliest,
@@ -42,9 +43,11 @@ from edgemodel_operator.core.waves import (
     looks,
     new_failures,
     next_ones,
+    silence_ends,
     size_of,
     text_of,
     with_failures,
+    with_silence,
 )
 
 
@@ -97,7 +100,11 @@ def _begin(revision: str, members: Sequence[Member], policy: Policy, now: dateti
 
 
 def _waves(members: Sequence[Member], status: RolloutStatus, policy: Policy, now: datetime) -> RolloutPlan:
-    failures = new_failures(members, status.failed, now)
+    status = with_silence(members, status, now)
+    failures = (
+        *new_failures(members, status.failed, now),
+        *broken_ones(members, status, policy.deadline, now),
+    )
     status = with_failures(status, failures)
     states = tuple(state_of(member, status.failed) for member in members)
     if not policy.spares and is_stopped(members, status, policy):
@@ -109,7 +116,7 @@ def _waves(members: Sequence[Member], status: RolloutStatus, policy: Policy, now
     announced = is_announced(status, now)
     touching = chosen | cut_overs(members, failed_ones(members, status.failed))
     assignments = _wave_step(members, status, touching if announced else frozenset())
-    times = looks(members)
+    times = [*looks(members), *silence_ends(status, policy.deadline, now)]
     if touching:
         status = status.model_copy(update={"touched_at": text_of(now), "wave_completed_at": ""})
         times += [] if announced else [now]
@@ -167,7 +174,7 @@ def _wave_step(
     changes = []
     for member in members:
         if member.name in failed:
-            wanted = given_up(member) if member.on_trial else kept(member)
+            wanted = given_up(member) if member.touched else kept(member)
         elif member.touched:
             announced = member.name in touching or not member.cuts_over
             wanted = moved(member) if announced else (member.active, member.next)
@@ -199,7 +206,7 @@ def _advance(
     proven = any(member.updated for member in members)
     if policy.paused or not (settled and filled and proven):
         return status
-    if any(member.updated and member.ready and not member.answers for member in members):
+    if any(member.silent and member.name not in failed for member in members):
         return status.model_copy(update={"wave_completed_at": ""})
     if not status.wave_completed_at:
         status = status.model_copy(update={"wave_completed_at": text_of(now)})

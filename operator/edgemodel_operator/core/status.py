@@ -167,7 +167,7 @@ def _reports(fleet: Fleet, states: Sequence[MemberState]) -> tuple[NodeReport, .
     reports = [
         NodeReport(name=state.node, state=state.state, reason=state.reason, message=state.message[:512])
         for state in states
-        if state.state is not NodeState.UPDATED
+        if state.state is not NodeState.UPDATED or state.reason
     ]
     reports += [
         NodeReport(name=item.node, state=NodeState.PENDING, reason=item.reason, message=item.message[:512])
@@ -308,7 +308,9 @@ def _ready(
         return _finding(kind, FALSE, reason, message)
     if counts.deferred:
         message = (
-            f"{counts.updated} of {counts.total} nodes answer; {counts.deferred} are offline and deferred"
+            f"{counts.updated} of {counts.total} nodes are updated, {counts.ready} answer; "
+            f"{counts.deferred} are offline and deferred"
         )
         return _finding(kind, TRUE, "NodesDeferred", message)
-    return _finding(kind, TRUE, "AllNodesUpdated", f"all {counts.total} nodes answer with this revision")
+    message = f"all {counts.total} nodes are updated, {counts.ready} answer with this revision"
+    return _finding(kind, TRUE, "AllNodesUpdated", message)

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from math import ceil
 
 from edgemodel_operator.api.edgemodel import OnFailure, Rollout, Wave
-from edgemodel_operator.api.edgemodel_status import FailedNode, Quarantine, RolloutStatus
-from edgemodel_operator.core.member import Assignment, Member, MemberState, failure_of
+from edgemodel_operator.api.edgemodel_status import FailedNode, Quarantine, RolloutStatus, SilentNode
+from edgemodel_operator.core.member import NOT_ANSWERING, Assignment, Member, MemberState, failure_of
 from edgemodel_operator.core.trial import Result
 
 TOUCH_WINDOW = timedelta(seconds=20)
@@ -37,6 +37,8 @@ class Policy:
     max_failures: int
     rolls_back: bool
     paused: bool
+    deadline: timedelta
+    """How long a node may be without an answer."""
     spares: bool = False
     """Whether the revision is the last known good one: nodes that fail with it never condemn it."""
 
@@ -48,6 +50,7 @@ class Policy:
             max_failures=spec.max_failures,
             rolls_back=spec.on_failure is OnFailure.ROLLBACK,
             paused=spec.paused,
+            deadline=timedelta(seconds=spec.progress_deadline_seconds),
         )
 
 
@@ -108,6 +111,36 @@ def new_failures(
         for member in members
         if member.on_trial and member.judgement.result is Result.FAILED and failure_of(member, failed) is None
     )
+
+
+def with_silence(members: Sequence[Member], status: RolloutStatus, now: datetime) -> RolloutStatus:
+    """Record which nodes passed and do not answer now, and since when."""
+    known = {node.name: node for node in status.silent}
+    silent = [
+        known.get(member.name, SilentNode(name=member.name, since=text_of(now)))
+        for member in members
+        if member.silent
+    ]
+    return status.model_copy(update={"silent": tuple(silent[:MAX_FAILED])})
+
+
+def broken_ones(
+    members: Sequence[Member], status: RolloutStatus, deadline: timedelta, now: datetime
+) -> tuple[FailedNode, ...]:
+    """Give the failures of nodes that passed and then were silent for too long."""
+    silent = {node.name for node in status.silent if now >= datetime.fromisoformat(node.since) + deadline}
+    message = f"it passed, and has not answered for {int(deadline.total_seconds())} s"
+    return tuple(
+        FailedNode(name=member.name, uid=member.uid, reason=NOT_ANSWERING, message=message, at=text_of(now))
+        for member in members
+        if member.silent and member.name in silent and failure_of(member, status.failed) is None
+    )
+
+
+def silence_ends(status: RolloutStatus, deadline: timedelta, now: datetime) -> list[datetime]:
+    """Say when the nodes that are silent now have failed."""
+    ends = [datetime.fromisoformat(node.since) + deadline for node in status.silent]
+    return [end for end in ends if end > now]
 
 
 def with_failures(status: RolloutStatus, failures: Sequence[FailedNode]) -> RolloutStatus:

@@ -27,7 +27,13 @@ GOOD, SUPERSEDED, NEW = "good.cpu", "superseded.cpu", "new.cpu"
 
 GOOD_ONE = Fallback(GOOD)
 
-POLICY = Policy(waves=(Wave(nodes=1), Wave(percent=100)), max_failures=1, rolls_back=True, paused=False)
+POLICY = Policy(
+    waves=(Wave(nodes=1), Wave(percent=100)),
+    max_failures=1,
+    rolls_back=True,
+    paused=False,
+    deadline=timedelta(seconds=60),
+)
 STATUS = RolloutStatus(
     revision="new", wave=1, waves=2, started_at=NOW.isoformat(), touched_at=NOW.isoformat()
 )
