@@ -103,13 +103,7 @@ class VerdictStore:
             before = await self._take_in(secret)
             if groups is not None:
                 self._book.keep_only(groups)
-            self._book.changed = False
-            # In a thread: a full book takes longer than a review may wait.
-            body = await asyncio.to_thread(self._book.copy().dump)
-            after = base64.b64encode(body).decode()
-            if secret is None or after == before or (before is None and not self._book):
-                return
-            if await self._replace(secret, after):
+            if await self._write(secret, before):
                 return
         raise KubeError(409, "the Secret with the verdicts changes all the time")
 
@@ -145,22 +139,33 @@ class VerdictStore:
         self._metrics.stored_verdicts.set(len(self._book))
         return str(encoded)
 
-    async def _replace(self, secret: dict[str, Any], encoded: str) -> bool:
-        """Write; false when somebody else did since `secret` was read."""
-        written = False
+    async def _write(self, secret: dict[str, Any] | None, before: str | None) -> bool:
+        """Write where that is of use; false when somebody else did since `secret` was read."""
+        self._book.changed = False
+        settled = False
         try:
-            await self._api.replace(self._path, {**secret, "data": {FIELD: encoded}})
-            written = True
-        except KubeError as error:
-            if error.status != 409:
-                raise
+            # In a thread: a full book takes longer than a review may wait.
+            body = await asyncio.to_thread(self._book.copy().dump)
+            after = base64.b64encode(body).decode()
+            if secret is None or after == before or (before is None and not self._book):
+                settled = True
+            else:
+                settled = await self._replace(secret, after)
         finally:
             # Also when canceled: what was not written has still to be.
-            self._book.changed |= not written
-        if written:
-            self._seen = encoded
-            self._metrics.stored_verdicts.set(len(self._book))
-        return written
+            self._book.changed |= not settled
+        return settled
+
+    async def _replace(self, secret: dict[str, Any], encoded: str) -> bool:
+        try:
+            await self._api.replace(self._path, {**secret, "data": {FIELD: encoded}})
+        except KubeError as error:
+            if error.status == 409:
+                return False
+            raise
+        self._seen = encoded
+        self._metrics.stored_verdicts.set(len(self._book))
+        return True
 
     def _complain(self, what: str) -> None:
         self._metrics.verdict_store_failures.inc()

@@ -214,3 +214,23 @@ async def test_the_loop_reads_first_then_writes_what_is_new_and_takes_in_what_ot
     assert writes(server) == 2
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_a_stop_keeps_from_being_written_is_written_at_the_end(
+    kube: tuple[KubeApiServer, KubeApi], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, api = kube
+    store, book = new_store(api)
+    await store.load()
+    book.trust(GROUP, IMAGE, (), NOW)
+
+    def stopped(_: VerdictBook) -> VerdictBook:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(VerdictBook, "copy", stopped)
+        with pytest.raises(asyncio.CancelledError):
+            await store.save()
+    assert book.changed
+    await store.save_at_end()
+    assert len(stored(server)) == 1
