@@ -126,7 +126,7 @@ class Agent:
         try:
             with contextlib.suppress(FileNotFoundError):
                 (self._state / ORPHANED).unlink()
-            await asyncio.to_thread(self._hook.install)
+            await _to_its_end(self._hook.install)
             self._set_installed(now=True)
         except (CannotCopy, OSError, subprocess.SubprocessError) as error:
             # The program of an earlier start, if there is one, stays: it works with this agent too.
@@ -136,6 +136,16 @@ class Agent:
     def _set_installed(self, *, now: bool) -> None:
         self._installed = now
         self._parts.metrics.installed.set(int(now))
+
+
+async def _to_its_end(work: Callable[[], None]) -> None:
+    """Do it in a thread, which cannot be stopped: who is cancelled meanwhile waits for its end."""
+    doing = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.wait({doing})
+        raise
 
 
 async def _any(*events: asyncio.Event) -> None:

@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -256,6 +257,28 @@ async def test_a_deletion_that_only_the_last_look_sees_counts(node: Node) -> Non
         del node.server.objects[f"{DAEMON_SETS}/edgemodel-node"]
         stop.set()
     assert not node.hook.exists()
+
+
+async def test_nothing_is_taken_away_while_it_is_still_being_installed(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installing, go_on = threading.Event(), threading.Event()
+    install = hooks.Hook.install
+
+    def slowly(hook: hooks.Hook) -> None:
+        installing.set()
+        go_on.wait(60)
+        install(hook)
+
+    monkeypatch.setattr(hooks.Hook, "install", slowly)
+    async with node.agent():
+        await until(installing.is_set)
+        await node.server.delete(f"{DAEMON_SETS}/edgemodel-node")
+        await asyncio.sleep(0.2)
+        go_on.set()
+        await until(lambda: not any(node.state.iterdir()))
+    assert list(node.state.iterdir()) == []
+    assert list(node.bin_dir.iterdir()) == []
 
 
 @pytest.mark.parametrize("status", [401, 403, 500])
