@@ -114,25 +114,25 @@ class LocalCluster(Cluster):
         self._use = Use()
         try:
             owner = _owner_of_enough(before, count) or local.up(count, progress)
+            running = local.status().nodes
+            self._nodes = {plan.name: LocalNode(plan) for plan in running}
+            self._servers: list[Server] = []
+            self._threads = NetworkThreads(CONTROL_PLANE, size=2)
+            self.name = "local"
+            self.kubeconfig = KUBECONFIG
+            self.kubectl_cache = KUBECONFIG.parent / "kubectl-cache"
+            self.registry, self.registry_on_host = REGISTRY, f"127.0.0.1:{owner.registry_port}"
+            levels = (_WITHOUT_NODES, _WITH_ONE_NODE, _WITH_ALL_NODES)
+            self.caps = levels[min(len(running), 1) + (len(running) == len(NODES))]
+            if self._use.is_alone():
+                self._heal()
+            self._use.share()
         except BaseException:
-            # Also Ctrl-C: what was started half-way for this object goes with it.
+            # Also Ctrl-C: what was started for this object, half-way or wholly, goes with it.
             self._use.end()
             if self._started_here:
                 local.down(progress)
             raise
-        running = local.status().nodes
-        self._nodes = {plan.name: LocalNode(plan) for plan in running}
-        self._servers: list[Server] = []
-        self._threads = NetworkThreads(CONTROL_PLANE, size=2)
-        self.name = "local"
-        self.kubeconfig = KUBECONFIG
-        self.kubectl_cache = KUBECONFIG.parent / "kubectl-cache"
-        self.registry, self.registry_on_host = REGISTRY, f"127.0.0.1:{owner.registry_port}"
-        levels = (_WITHOUT_NODES, _WITH_ONE_NODE, _WITH_ALL_NODES)
-        self.caps = levels[min(len(running), 1) + (len(running) == len(NODES))]
-        if self._use.is_alone():
-            self._heal()
-        self._use.share()
 
     @override
     def nodes(self) -> tuple[str, ...]:
