@@ -99,6 +99,15 @@ def test_a_failed_first_look_lets_another_variant_try() -> None:
     assert started(simulation) == [NPU]
 
 
+def test_while_one_variant_looks_another_that_failed_asks_for_no_pass_after_pass() -> None:
+    simulation = begun()
+    failed = Supply(SupplyStage.FAILED, reason="DiskFull", message="no space", retry_at=simulation.now)
+    simulation.supplies = {("v1", CPU): failed, ("v1", NPU): Supply(SupplyStage.RUNNING)}
+    assert started(simulation) == []
+    world = simulation.world()
+    assert make_plan(world).look_again_at > world.now
+
+
 def test_a_spec_that_names_its_digest_starts_all_variants() -> None:
     simulation = start(make_model("v1").on("npu", "cpu"), fleet(2), classes={"npu": make_class()})
     simulation.supplies = {("v1", CPU): MISSING, ("v1", NPU): MISSING}

@@ -70,7 +70,7 @@ class Cluster:
         try:
             ranges = (await self._kube.list("/apis/networking.k8s.io/v1/servicecidrs")).items
         except KubeError as error:
-            if error.status not in {403, 404}:  # older clusters do not have them, older charts no right on them
+            if error.status not in {403, 404}:  # older clusters have none, older charts no right
                 raise
             ranges = ()
         nodes, api = await self.list_nodes(), await self.get_service("default", "kubernetes")
@@ -87,9 +87,18 @@ class Cluster:
         return (await self._kube.list(path, labels=f"{LABEL_MODEL}={model_key}")).items
 
     async def list_classes(self) -> dict[str, AcceleratorClassSpec]:
-        """Read all AcceleratorClasses; one that cannot be understood is left out, and others go on."""
+        """Read all AcceleratorClasses; one that cannot be understood is left out, and others go on.
+
+        Where the kind itself is gone there are none: EdgeModels that are deleted with it must get away.
+        """
+        try:
+            listed = (await self._kube.list(f"{MODELS}/acceleratorclasses")).items
+        except KubeError as error:
+            if error.status != 404:
+                raise
+            listed = ()
         classes = {}
-        for item in (await self._kube.list(f"{MODELS}/acceleratorclasses")).items:
+        for item in listed:
             name = item["metadata"]["name"]
             try:
                 classes[name] = AcceleratorClassSpec.model_validate(item.get("spec"))

@@ -226,7 +226,8 @@ def _quarantined(
 
 def _next_look(world: World, chain: Chain, rollout: RolloutPlan | None) -> datetime:
     times = [world.now + RESYNC]
-    if chain.hold is not None and chain.hold.retry_at is not None:
+    if chain.hold is not None and chain.hold.retry_at is not None and chain.hold.retry_at > world.now:
+        # What is due and still waits, waits for another supply, and that wakes the model when it ends.
         times.append(chain.hold.retry_at)
     if rollout is not None and rollout.look_again_at is not None:
         times.append(rollout.look_again_at)
