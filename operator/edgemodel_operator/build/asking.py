@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+_PIECE_BYTES = 65_536
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -57,6 +59,9 @@ class Program:
         finally:
             with suppress(ProcessLookupError):
                 process.kill()
+            # Reading is paused when much more has come than was asked for, and `wait` wants the pipe's end.
+            while await process.stdout.read(_PIECE_BYTES):
+                pass
             await process.wait()
 
     async def _read(self, stream: asyncio.StreamReader) -> bytes:
