@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,11 @@ MAX_ANSWER_BYTES = 32 * 1024 * 1024
 WATCH_SECONDS = 240
 """The API server ends a watch after this long; a connection that hangs is noticed soon after."""
 _CALL_TIMEOUT = aiohttp.ClientTimeout(total=15, sock_connect=5)
-_WATCH_TIMEOUT = aiohttp.ClientTimeout(total=WATCH_SECONDS + 30, sock_connect=5)
+WATCH_SILENCE_SECONDS = 90
+"""Every watch asks for bookmarks, which come about once a minute: after a longer silence we ask anew."""
+_WATCH_TIMEOUT = aiohttp.ClientTimeout(
+    total=WATCH_SECONDS + 30, sock_connect=5, sock_read=WATCH_SILENCE_SECONDS
+)
 _STREAM_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=WATCH_SECONDS)
 _PAGE = "500"
 
@@ -122,7 +126,10 @@ class KubeApi:
     async def watch(
         self, path: str, resource_version: str, *, fields: str = ""
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield the events after a version until the API server ends the watch; `fields` is a selector."""
+        """Yield the events after a version until the watch ends; `fields` is a selector.
+
+        The API server ends it, or WATCH_SILENCE_SECONDS without a word: whoever asks again learns why.
+        """
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -133,8 +140,9 @@ class KubeApi:
             query["fieldSelector"] = fields
         async with self._response("GET", path, query=query, timeout=_WATCH_TIMEOUT) as response:
             await _require_success(response, path)
-            async for line in _lines(response, path):
-                yield _parse(line, path)
+            with suppress(aiohttp.SocketTimeoutError):
+                async for line in _lines(response, path):
+                    yield _parse(line, path)
 
     async def lines(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
         """Yield the lines of an answer in plain text as they come; the last may lack its end."""

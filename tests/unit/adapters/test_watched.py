@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import aiohttp
 import pytest
 
+from edgemodel_operator.adapters import kube as kube_module
 from edgemodel_operator.adapters import watched
 from edgemodel_operator.adapters.kube import KubeApi, KubeError
 from edgemodel_operator.adapters.watched import Watched
@@ -104,3 +106,14 @@ async def test_the_selector_goes_with_list_and_watch() -> None:
     with pytest.raises(KubeError):
         await anext(KubeApi(Answers()).watch(PATH, "1", fields="metadata.name=x"))
     assert [query["fieldSelector"] for query in queries] == ["metadata.name=x"] * 2
+
+
+async def test_a_watch_that_says_nothing_for_too_long_ends(
+    kube: tuple[KubeApiServer, KubeApi], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, api = kube
+    await put(server, "a")
+    listing = await api.list(PATH)
+    monkeypatch.setattr(kube_module, "_WATCH_TIMEOUT", aiohttp.ClientTimeout(total=60, sock_read=0.05))
+    async with asyncio.timeout(20):
+        assert [event async for event in api.watch(PATH, listing.resource_version)] == []
