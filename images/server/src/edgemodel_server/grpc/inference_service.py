@@ -4,6 +4,8 @@ Source: Open Inference Protocol v2, "GRPC". Beyond it, as clients of other serve
 index, and a stream of inferences, which are computed and answered one after the other.
 """
 
+from time import monotonic
+
 from edgemodel_server.access_log import Work
 from edgemodel_server.app import App
 from edgemodel_server.call import Call, Outcome
@@ -105,10 +107,10 @@ class InferenceService:
         plan.served.metrics.inputs_bytes += len(message)
         inference.plan = plan
         rpc = inference.rpc
-        deadline = rpc.deadline
-        if plan.timeout is not None:
-            deadline = min(deadline, rpc.received + plan.timeout)
-        call = Call(inputs, plan.output_names, inference.finish, received=rpc.received, deadline=deadline)
+        received, deadline = monotonic(), rpc.deadline
+        if plan.timeout is not None:  # the message's own: a stream may be as old as it likes
+            deadline = min(deadline, received + plan.timeout)
+        call = Call(inputs, plan.output_names, inference.finish, received=received, deadline=deadline)
         if rpc.logged:
             rpc.work = call.work = Work(plan.served.name, plan.request_id)
         rpc.on_abandon = call.cancel
