@@ -103,19 +103,15 @@ class VerdictCache:
         finds the verdict. Without `remember`, nothing of it is kept. `turns` are those of the review that
         asks: what nobody knows waits for one.
         """
-        entry = self.book.look_up(key.group, key.image)
-        now = self._now()
-        if entry is not None and not entry.refuted and _is_fresh(entry, now):
-            return self._used(key, entry, now, remember=remember, stale=False)
-        until, unsigned = self._unsigned.get(key, (0.0, None))
-        if unsigned is not None and until > self._clock():
-            return unsigned
+        known = self._known(key, remember=remember)
+        if known is not None:
+            return known
+        entry, now = self.book.look_up(key.group, key.image), self._now()
         if entry is None or not _stands(entry, now):
-            async with turns or nullcontext():
-                return await asyncio.shield(self._join(key, verify, remember=remember))
+            return await self._ask(key, verify, turns, remember=remember)
         try:
-            async with asyncio.timeout(STALE_WAIT_S), turns or nullcontext():
-                return await asyncio.shield(self._join(key, verify, remember=remember))
+            async with asyncio.timeout(STALE_WAIT_S):
+                return await self._ask(key, verify, turns, remember=remember)
         except ImageNotFound:
             raise  # the registry has answered
         except (CannotVerify, TimeoutError):
@@ -127,6 +123,22 @@ class VerdictCache:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+    def _known(self, key: VerdictKey, *, remember: bool) -> Finding | None:
+        """Give a verdict that needs no look at the registry."""
+        entry, now = self.book.look_up(key.group, key.image), self._now()
+        if entry is not None and not entry.refuted and _is_fresh(entry, now):
+            return self._used(key, entry, now, remember=remember, stale=False)
+        until, unsigned = self._unsigned.get(key, (0.0, None))
+        return unsigned if until > self._clock() else None
+
+    async def _ask(
+        self, key: VerdictKey, verify: _Verify, turns: asyncio.Semaphore | None, *, remember: bool
+    ) -> Finding:
+        async with turns or nullcontext():
+            # While this one waited for its turn, another may have asked the same.
+            known = self._known(key, remember=remember)
+            return known or await asyncio.shield(self._join(key, verify, remember=remember))
 
     def _used(self, key: VerdictKey, entry: Entry, now: float, *, remember: bool, stale: bool) -> Finding:
         if remember:
