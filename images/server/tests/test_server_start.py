@@ -2,10 +2,15 @@
 
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from serving import ModelMaker, ServerProcess, StartServer
+
+from edgemodel_server.discovery import find_sources
+from edgemodel_server.settings import parse_settings
 
 GOLDEN_X = [1.0, 2.0, 3.0, 4.0]
 GOLDEN_Y = [0.9999986, 0.9999998, 0.9999999]
@@ -258,6 +263,31 @@ def test_one_bad_model_does_not_take_the_others_down(
     document = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [0, 4], "data": []}]}
     assert server.infer("dense", document).status == 200
     assert server.infer("other", document).status == 503
+
+
+@pytest.mark.parametrize(
+    ("mode", "option"),
+    [
+        (["--host", "127.0.0.1", "--http-port", "0"], "--golden=dence=golden.json"),
+        (["--check"], "--runtime=dence=onnxruntime"),
+        (["--prefetch"], "--golden=dence=golden.json"),
+    ],
+)
+def test_an_option_for_a_model_that_is_not_there_is_refused(
+    folder: Path, mode: list[str], option: str
+) -> None:
+    command = [sys.executable, "-m", "edgemodel_server", *mode, "--model", str(folder), option]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    name = option.partition("=")[0]
+    assert done.stderr.endswith(f'error: argument {name}: there is no model "dence", only dense\n')
+
+
+def test_an_option_for_a_model_whose_name_cannot_be_read_refuses_nothing(
+    models: ModelMaker, folder: Path
+) -> None:
+    models.write_manifest(folder, "dense", schema="none")
+    assert find_sources(parse_settings(["--model", str(folder), "--runtime", "dense=onnxruntime"])).failures
 
 
 def test_a_bare_file_is_served_under_its_own_name_or_the_one_given(

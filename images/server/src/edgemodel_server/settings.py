@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from edgemodel_server import __version__
 from edgemodel_server.formats import RUNTIMES
@@ -101,6 +102,11 @@ def parse_settings(argv: Sequence[str]) -> Settings:
         prefetch=options.prefetch,
         check=options.check,
     )
+
+
+def refuse_command_line(sentence: str) -> NoReturn:
+    """Exit with status 2, the usage and a sentence: for what shows only when the models are known."""
+    _make_parser().error(sentence)
 
 
 def _make_parser() -> argparse.ArgumentParser:
