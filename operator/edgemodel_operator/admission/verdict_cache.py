@@ -138,7 +138,9 @@ class VerdictCache:
         async with turns or nullcontext():
             # While this one waited for its turn, another may have asked the same.
             known = self._known(key, remember=remember)
-            return known or await asyncio.shield(self._join(key, verify, remember=remember))
+            if known is not None:
+                return known
+            return await asyncio.shield(self._join(key, verify, remember=remember))
 
     def _used(self, key: VerdictKey, entry: Entry, now: float, *, remember: bool, stale: bool) -> Finding:
         if remember:
