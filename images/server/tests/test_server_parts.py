@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from serving import ModelMaker
 
+from edgemodel_server import serve
 from edgemodel_server.call import Call, Outcome
-from edgemodel_server.cpus import count_usable_cpus
+from edgemodel_server.cpus import count_usable_cpus, measure_usable_cpus
 from edgemodel_server.datatypes import TensorSpec
 from edgemodel_server.errors import MAX_MESSAGE_CHARACTERS, ApiError, Reason, StartError
 from edgemodel_server.http.messages import Request, Response
@@ -31,25 +33,67 @@ DENSE = json.dumps(
 ).encode()
 
 
+V1 = "5:cpuset:/other\n4:cpu,cpuacct:/system.slice/edge.service\n0::/\n"
+V2 = "0::/system.slice/edge.service\n"
+
+
 @pytest.mark.parametrize(
-    ("files", "want"),
+    ("own", "files", "want"),
     [
-        ({}, math.inf),
-        ({"cpu.max": "max 100000\n"}, math.inf),
-        ({"cpu.max": "50000 100000\n"}, 1),
-        ({"cpu.max": "100000 100000\n"}, 1),
-        ({"cpu.max": "150000 100000\n"}, 2),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
-        ({"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1),
-        ({"cpu.max": "nonsense"}, math.inf),
+        ("0::/\n", {}, math.inf),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, math.inf),
+        ("0::/\n", {"cpu.max": "50000 100000\n"}, 0.5),
+        ("0::/\n", {"cpu.max": "100000 100000\n"}, 1),
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
+        ("0::/\n", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
+        ("0::/\n", {"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1),
+        ("0::/\n", {"cpu.max": "nonsense"}, math.inf),
+        (V2, {"system.slice/edge.service/cpu.max": "50000 100000\n"}, 0.5),
+        (V2, {"system.slice/edge.service/cpu.max": "max 100000\n"}, math.inf),
+        (
+            V2,
+            {
+                "system.slice/edge.service/cpu.max": "90000 100000\n",
+                "system.slice/cpu.max": "25000 100000\n",
+                "user.slice/cpu.max": "10000 100000\n",
+            },
+            0.25,
+        ),
+        (
+            V1,
+            {
+                "cpu/system.slice/edge.service/cpu.cfs_quota_us": "50000\n",
+                "cpu/system.slice/edge.service/cpu.cfs_period_us": "100000\n",
+            },
+            0.5,
+        ),
+        ("0::/../edge.service\n", {"cpu.max": "50000 100000\n"}, 0.5),
+        (None, {"cpu.max": "50000 100000\n"}, 0.5),
     ],
 )
-def test_threads_follow_the_quota_of_the_cgroup(tmp_path: Path, files: dict[str, str], want: float) -> None:
-    allowed = count_usable_cpus(tmp_path / "none")
+def test_processors_follow_the_least_quota_of_the_cgroups(
+    tmp_path: Path, own: str | None, files: dict[str, str], want: float
+) -> None:
+    cgroup, listed = tmp_path / "cgroup", tmp_path / "own"
+    if own is not None:
+        listed.write_text(own)
+    allowed = len(os.sched_getaffinity(0))
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert count_usable_cpus(tmp_path) == min(allowed, want)
+        (cgroup / name).parent.mkdir(parents=True, exist_ok=True)
+        (cgroup / name).write_text(text)
+    assert measure_usable_cpus(cgroup, listed) == min(allowed, want)
+    assert count_usable_cpus(cgroup, listed) == min(
+        allowed, math.inf if want == math.inf else math.ceil(want)
+    )
+
+
+def test_a_budget_is_a_share_of_the_quota_and_not_of_whole_processors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serve, "measure_usable_cpus", lambda: 0.5)
+    pacer = serve._make_pacer(parse_settings(["--max-cpu-percent", "50"]))
+    assert pacer is not None
+    assert pacer._processors == 0.25
 
 
 @pytest.mark.parametrize(

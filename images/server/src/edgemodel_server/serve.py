@@ -9,7 +9,7 @@ from contextlib import suppress
 import uvloop
 
 from edgemodel_server.app import App
-from edgemodel_server.cpus import count_usable_cpus
+from edgemodel_server.cpus import count_usable_cpus, measure_usable_cpus
 from edgemodel_server.discovery import find_sources
 from edgemodel_server.log import log_error, log_info, log_warning
 from edgemodel_server.pacing import Pacer
@@ -93,7 +93,7 @@ class _Signals:
 def _make_pacer(settings: Settings) -> Pacer | None:
     if settings.max_cpu_percent is None:
         return None
-    return Pacer(settings.max_cpu_percent / 100 * count_usable_cpus())
+    return Pacer(settings.max_cpu_percent / 100 * measure_usable_cpus())
 
 
 async def _drain(settings: Settings, app: App, ports: Ports, signals: _Signals) -> None:
