@@ -290,6 +290,17 @@ async def test_more_bytes_than_there_is_room_for_are_turned_away(monkeypatch: py
         assert (await program.post(b" " * 1000))[0] == 400
 
 
+async def test_who_announces_much_and_sends_nothing_takes_no_room_from_others(program: Program) -> None:
+    """Anybody in the cluster can connect; what they say that they will send is not in memory yet."""
+    writers = [await program.begin(8 * 1024 * 1024) for _ in range(20)]
+    try:
+        answer = await program.ask("nginx")
+        assert "names no registry" in answer.message
+    finally:
+        for writer in writers:
+            writer.close()
+
+
 async def test_case_37c_a_hundred_containers_in_three_megabytes_are_judged(
     program: Program, client: RegistryClient, registry: RegistryServer
 ) -> None:

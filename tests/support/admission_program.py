@@ -55,18 +55,31 @@ class Program:
     stop: asyncio.Event
     task: asyncio.Task[None]
 
+    def trust(self) -> ssl.SSLContext:
+        """Trust what the webhook configuration says."""
+        webhook = self.kube.objects[WEBHOOK]["webhooks"][0]
+        return ssl.create_default_context(
+            cadata=base64.b64decode(webhook["clientConfig"]["caBundle"]).decode()
+        )
+
+    async def begin(self, length: int) -> asyncio.StreamWriter:
+        """Announce a review of so many bytes, and send the first of them."""
+        _, writer = await asyncio.open_connection(
+            "127.0.0.1", self.port, ssl=self.trust(), server_hostname=HOST
+        )
+        writer.write(f"POST /validate HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{{".encode())
+        await writer.drain()
+        return writer
+
     async def post(self, body: bytes, path: str = "/validate") -> tuple[int, dict[str, str], bytes]:
         """Send a body as the API server does, trusting the bundle in the webhook configuration."""
-        webhook = self.kube.objects[WEBHOOK]["webhooks"][0]
-        bundle = base64.b64decode(webhook["clientConfig"]["caBundle"]).decode()
-        context = ssl.create_default_context(cadata=bundle)
         async with (
             aiohttp.ClientSession() as session,
             session.post(
                 f"https://127.0.0.1:{self.port}{path}",
                 data=io.BytesIO(body),
                 headers={"Content-Length": str(len(body))},
-                ssl=context,
+                ssl=self.trust(),
                 server_hostname=HOST,
             ) as response,
         ):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from edgemodel_operator.admission.metrics import AdmissionMetrics
@@ -30,16 +30,22 @@ class Load:
         self._bytes = 0
 
     @contextmanager
-    def holding(self, size: int) -> Generator[None, None, None]:
-        """Make room for a body of `size` bytes while the block runs. Raises TooBusy."""
-        if self._bytes + size > self._max_bytes:
-            self._metrics.shed.inc()
-            raise TooBusy
-        self._bytes += size
+    def holding(self) -> Generator[Callable[[int], None], None, None]:
+        """Give what makes room for so many more bytes of a body while the block runs; it raises TooBusy."""
+        held = 0
+
+        def take(size: int) -> None:
+            nonlocal held
+            if self._bytes + size > self._max_bytes:
+                self._metrics.shed.inc()
+                raise TooBusy
+            self._bytes += size
+            held += size
+
         try:
-            yield
+            yield take
         finally:
-            self._bytes -= size
+            self._bytes -= held
 
     @contextmanager
     def judging(self) -> Generator[None, None, None]:

@@ -77,7 +77,7 @@ class AdmissionServer:
         self, port: int, context: ssl.SSLContext | None, *, host: str | None = None
     ) -> AsyncGenerator[int, None]:
         """Serve while the block runs; yields the port. Requests under way get to finish at the end."""
-        application = web.Application(client_max_size=MAX_BODY_BYTES)
+        application = web.Application()
         application.router.add_post(VALIDATE_PATH, self._endpoint(self._validate))
         application.router.add_post(MUTATE_PATH, self._endpoint(self._mutate))
         application.router.add_post(TRUST_PATH, self._endpoint(self._judge_change))
@@ -100,9 +100,8 @@ class AdmissionServer:
         async def handle(request: web.Request) -> web.Response:
             began = time.perf_counter()
             try:
-                # The body stays in memory to the end; one of unknown length counts as the largest.
-                with self._load.holding(request.content_length or MAX_BODY_BYTES):
-                    response = await self._respond(await _read(request), answer)
+                with self._load.holding() as take:  # the body stays in memory to the end
+                    response = await self._respond(await _read(request, take), answer)
             except TooBusy:
                 self._count(Decision(Outcome.ERROR))
                 raise web.HTTPServiceUnavailable(text=f"{OVERLOADED}\n") from None
@@ -198,9 +197,16 @@ class AdmissionServer:
         self._metrics.decisions.labels(decision.outcome, decision.mode).inc()
 
 
-async def _read(request: web.Request) -> bytes:
+async def _read(request: web.Request, take: Callable[[int], None]) -> bytes:
+    """Read the body, with room for what has come: who announces much and sends nothing takes none of it."""
+    body = bytearray()
     try:
         async with asyncio.timeout(READ_SECONDS):
-            return await request.read()
+            async for chunk in request.content.iter_any():
+                if len(body) + len(chunk) > MAX_BODY_BYTES:
+                    raise web.HTTPRequestEntityTooLarge(MAX_BODY_BYTES, len(body) + len(chunk))
+                take(len(chunk))
+                body += chunk
     except TimeoutError:
         raise web.HTTPRequestTimeout(text="The body did not arrive in time.\n") from None
+    return bytes(body)
