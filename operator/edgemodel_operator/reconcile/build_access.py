@@ -1,5 +1,5 @@
-"""What a build may use of the EdgeModel's namespace, logins, Secrets and entries that its spec names; and where
-no source may lie: in the networks of the cluster itself."""
+"""What a build may use of the EdgeModel's namespace, logins, Secrets and entries that its spec names; and
+where no source may lie: in the networks of the cluster itself."""
 
 from __future__ import annotations
 
