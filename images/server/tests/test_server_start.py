@@ -10,6 +10,8 @@ import pytest
 from serving import ModelMaker, ServerProcess, StartServer
 
 from edgemodel_server.discovery import find_sources
+from edgemodel_server.errors import StartError
+from edgemodel_server.manifest import read_source
 from edgemodel_server.settings import parse_settings
 
 GOLDEN_X = [1.0, 2.0, 3.0, 4.0]
@@ -263,6 +265,28 @@ def test_one_bad_model_does_not_take_the_others_down(
     document = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [0, 4], "data": []}]}
     assert server.infer("dense", document).status == 200
     assert server.infer("other", document).status == 503
+
+
+def test_a_model_must_reproduce_the_golden_sample_of_its_manifest(
+    models: ModelMaker, folder: Path, start_server: StartServer, tmp_path: Path
+) -> None:
+    good = write_golden(tmp_path / "golden.json", GOLDEN_X, GOLDEN_Y)
+    write_golden(folder / "golden.json", GOLDEN_X, [5, 5, 5])
+    models.write_manifest(folder, "dense", golden="golden.json")
+    bad = start_server("--check", "--model", folder, until=())
+    assert bad.wait() == 1
+    assert bad.wait_for("check failed")["reason"] == "GoldenMismatch"
+    overridden = start_server("--check", "--model", folder, "--golden", good, until=())
+    assert overridden.wait() == 0
+
+
+@pytest.mark.parametrize("golden", ["../golden.json", "golden.json", "", 7, None, ["model.onnx"]])
+def test_a_golden_sample_that_no_digest_vouches_for_is_refused(
+    models: ModelMaker, folder: Path, golden: object
+) -> None:
+    models.write_manifest(folder, "dense", golden=golden)
+    with pytest.raises(StartError, match=r"golden: .* is not in files"):
+        read_source(folder)
 
 
 @pytest.mark.parametrize(

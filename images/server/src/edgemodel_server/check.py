@@ -3,6 +3,7 @@
 from edgemodel_server.discovery import find_sources
 from edgemodel_server.errors import StartError
 from edgemodel_server.log import log_error, log_info
+from edgemodel_server.manifest import Source
 from edgemodel_server.runtimes import LoadOptions
 from edgemodel_server.settings import Settings
 from edgemodel_server.startup import Checks, prepare
@@ -14,7 +15,7 @@ def check_models(settings: Settings) -> int:
     failures = list(found.failures)
     for source in found.sources:
         try:
-            prepared = prepare(source, make_checks(settings, source.name))
+            prepared = prepare(source, make_checks(settings, source))
         except StartError as error:
             failures.append(error)
         else:
@@ -24,13 +25,14 @@ def check_models(settings: Settings) -> int:
     return 1 if failures else 0
 
 
-def make_checks(settings: Settings, model: str) -> Checks:
-    """Return what the command line asks of a model."""
+def make_checks(settings: Settings, source: Source) -> Checks:
+    """Return what the command line asks of a model, and its own golden sample where that names none."""
     load = LoadOptions(
-        runtime=settings.runtime_for(model),
+        runtime=settings.runtime_for(source.name),
         provider=settings.require_provider,
         provider_options=settings.provider_options,
         cpu_fallback=settings.allow_cpu_fallback,
         delegate=settings.delegate,
     )
-    return Checks(settings.golden_for(model), settings.golden_tolerance, load, settings.max_batch_size)
+    golden = settings.golden_for(source.name) or source.golden_path
+    return Checks(golden, settings.golden_tolerance, load, settings.max_batch_size)

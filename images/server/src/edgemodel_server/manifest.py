@@ -40,7 +40,8 @@ class ModelFile:
 class Source:
     """A model to serve, not verified yet: ``main`` is the file that the runtime loads, one of ``files``.
 
-    ``files`` is None for a bare model file, which comes without a manifest.
+    ``files`` is None for a bare model file, which comes without a manifest. ``golden`` is the golden sample
+    that comes with the model, another of ``files``.
     """
 
     name: str
@@ -50,6 +51,12 @@ class Source:
     main: str
     files: tuple[ModelFile, ...] | None
     preprocessing: Preprocessing | None = None
+    golden: str | None = None
+
+    @property
+    def golden_path(self) -> Path | None:
+        """The golden sample in the folder; None where the model comes without one."""
+        return None if self.golden is None else self.folder / self.golden
 
     @property
     def path(self) -> Path:
@@ -155,6 +162,7 @@ def _parse_manifest(document: Any, folder: Path, name: str | None) -> Source:
         main=main.path,
         files=files,
         preprocessing=_parse_preprocessing(document, files) if "preprocessing" in document else None,
+        golden=_parse_golden(document["golden"], files) if "golden" in document else None,
     )
 
 
@@ -165,6 +173,13 @@ def _parse_preprocessing(document: Mapping[str, Any], files: tuple[ModelFile, ..
     if labels_file is not None and labels_file not in {file.path for file in files}:
         raise ValueError(f"preprocessing.classification.labelsFile: {labels_file} is not in files")
     return preprocessing
+
+
+def _parse_golden(golden: Any, files: tuple[ModelFile, ...]) -> str:
+    for file in files:  # listed, so that its sha256 vouches for it, too
+        if file.path == golden:
+            return file.path
+    raise ValueError(f"golden: {golden!r} is not in files")
 
 
 def _parse_file(entry: Any) -> ModelFile:

@@ -75,7 +75,7 @@ def _load_in_thread(
 
 def _prepare_safely(source: Source, settings: Settings) -> Prepared | StartError:
     try:
-        return prepare(source, make_checks(settings, source.name))
+        return prepare(source, make_checks(settings, source))
     except StartError as error:
         return error
     except Exception as error:
