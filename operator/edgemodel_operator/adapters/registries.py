@@ -15,6 +15,7 @@ from edgemodel_operator.adapters.policy_verifier import CannotVerify, ImageNotFo
 from edgemodel_operator.core.trust import (
     AnyPolicy,
     BrokenPolicy,
+    Policy,
     PolicyVerdict,
     judge,
     matching_policies,
@@ -114,6 +115,14 @@ class ImageVerifier:
             return Verdict(Trust.TRUSTED)
         reason = "NotTrusted" if matching else "NoTrustPolicy"
         return Verdict(Trust.UNTRUSTED, reason, "; ".join(judgement.refusals))
+
+    async def fingerprint(self, image: str, namespace: str, policies: Sequence[AnyPolicy]) -> str | None:
+        """Name the keys and trusted roots that the verdict hangs on; None while one cannot be read."""
+        matching = matching_policies(policies, image.partition("@")[0], namespace)
+        asked = [await self._verifier.demand_of(policy) for policy in matching if isinstance(policy, Policy)]
+        if any(one.is_unknown for one in asked):
+            return None
+        return " ".join(one.demand.fingerprint for one in asked)
 
     async def _apply(self, client: RegistryClient, image: str, policy: AnyPolicy) -> PolicyVerdict:
         mode = mode_of(policy)
