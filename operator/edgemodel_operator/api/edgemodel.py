@@ -32,9 +32,10 @@ class Placement(Schema):
     """On which nodes the model runs."""
 
     mode: PlacementMode = PlacementMode.PER_NODE
-    """PerNode: one pod on every matching node."""
+    """PerNode: one pod on every matching node that fits a target and has no taint that keeps pods away."""
     node_selector: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=32)] = {}
-    """The labels that a node must carry. Empty: every node."""
+    """The labels that a node must carry. Empty: every node. A node with a taint `NoSchedule` or `NoExecute`
+    that is not one of Kubernetes' own about its state is never used: nothing can tolerate one yet."""
 
 
 class Golden(Schema):
