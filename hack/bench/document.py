@@ -15,6 +15,7 @@ from typing import Any
 from bench.contenders import ECHO, PEERS
 from bench.environments import REQUIREMENTS
 from bench.machine import describe_machine
+from bench.misses import missed_list
 from bench.report import bars_table, footprint_table, other_facts, verdict, windows_table
 from bench.results import Results
 from bench.workplace import Pace
@@ -34,6 +35,7 @@ def write_document(path: Path, results: Results, pace: Pace, bars: Sequence[int]
         run="\n".join(f"- {name}: {value}" for name, value in described.items()),
         verdict=verdict(results, bars),
         bars=bars_table(results, bars),
+        missed=missed_list(results, bars),
         windows=pace.windows,
         seconds=pace.seconds,
         loads=windows_table(results),

@@ -51,7 +51,7 @@ def footprint_table(results: Results) -> str:
 def other_facts(results: Results) -> str:
     """Return the figures that are in no table."""
     facts = sorted(results.facts.items())
-    rows = [(name, _number(value)) for name, value in facts if not name.startswith(_FOOTPRINTS)]
+    rows = [(name, number(value)) for name, value in facts if not name.startswith(_FOOTPRINTS)]
     return _table(("figure", "value"), rows)
 
 
@@ -72,7 +72,7 @@ def _cells(window: Window) -> tuple[str, ...]:
     answered = window.answered
     speed = (window.per_second, answered.p50_ms, answered.p99_ms)
     figures = (*speed, window.cpu_us, window.ratio, window.cpu_ratio)
-    return tuple(map(_number, figures))
+    return tuple(map(number, figures))
 
 
 def _bound(at_least: float | None, at_most: float | None) -> str:
@@ -84,10 +84,10 @@ def _figure(figure: Figure | None, results: Results) -> str:
 
 
 def _cell(value: float | None) -> str:
-    return "" if value is None else _number(value)
+    return "" if value is None else number(value)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Write a figure with three digits that mean something."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 

@@ -1,10 +1,13 @@
 """How windows become figures, and figures verdicts."""
 
+from pathlib import Path
+
 import pytest
 
 from bench.bars import AD_BINARY_1, AD_BINARY_8, LIMITS, jobs_for
 from bench.contenders import ECHO, OURS
 from bench.loadgen import Answered
+from bench.misses import REASONS, missed_list
 from bench.raw import RawWindow
 from bench.report import bars_table, footprint_table, verdict, windows_table
 from bench.results import Results, Window, batch_share
@@ -98,3 +101,45 @@ def test_only_the_loads_of_the_chosen_bars_are_measured():
     assert {(contender.label, str(load)) for contender, load in jobs_for([1], ["kserve"])} == {
         (OURS, "ad binary c=8"), (ECHO, "ad binary c=8"), ("kserve", "ad binary c=8")
     }  # fmt: skip
+
+
+def test_what_was_missed_is_said_with_how_much_and_why():
+    results = Results(facts={batch_share("ad"): 0.25})
+    results.windows[OURS, AD_BINARY_8] = [window(30_000, cpu_us=30.0, raw=(40_000.0, 40_000.0))]
+    results.windows[ECHO, AD_BINARY_8] = [window(100_000, cpu_us=8.0, raw=(40_000.0, 40_000.0))]
+
+    said = " ".join(missed_list(results, [1]).split())
+
+    assert said.startswith("- **1**, `ad` binary c=8, x raw: 0.75, 50 % below 1.5.")
+    assert "the echo takes 8 and the runtime in its best batch 6.25; the other 15.8 are ours" in said
+    assert said.endswith("the limit leaves 2.42.")
+
+
+def test_a_limit_above_the_ceiling_is_called_out_of_reach():
+    results = Results()
+    results.windows[OURS, AD_BINARY_1] = [window(4_000, raw=(40_000.0, 40_000.0))]
+    results.windows[ECHO, AD_BINARY_1] = [window(10_000, p50_ms=0.075, raw=(40_000.0, 40_000.0))]
+
+    assert "x raw: 0.1, 80 % below 0.5. It is out of reach on this machine: the ceiling is 0.25." in (
+        missed_list(results, [3])
+    )
+
+
+def test_where_no_figure_tells_why_that_is_said():
+    assert missed_list(Results(facts={"image.unpacked_mb": 190.0}), [12]) == (
+        "- **12**, Python in the ONNX image, unpacked MB: 190, 100 % above 95. Why was not measured."
+    )
+    assert missed_list(Results(), [12]) == "Nothing was missed."
+
+
+def test_every_reason_belongs_to_a_limit():
+    assert set(REASONS) <= {(one.bar, one.what) for one in LIMITS}
+
+
+def test_the_page_names_every_limit_that_its_run_missed():
+    page = (Path(__file__).parents[2] / "docs/benchmarks.md").read_text()
+    table, _, reasons = page.partition("## Every load")[0].partition("## What was missed")
+    rows = [[cell.strip() for cell in line.split("|")] for line in table.splitlines() if "**missed**" in line]
+    assert rows
+    for _, bar, what, _, measured, *_ in rows:
+        assert f"- **{bar}**, {what}: {measured}, " in reasons
