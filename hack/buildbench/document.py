@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench.document import BUILDING
 from bench.machine import describe_machine
+from buildbench.misses import missed_list
 from buildbench.report import bars_table, builds_table, other_figures, verdict
 from buildbench.samples import Samples
 
@@ -28,6 +29,7 @@ def section(samples: Samples) -> str:
         run="\n".join(f"- {name}: {value}" for name, value in describe_run(samples).items()),
         verdict=verdict(samples),
         bars=bars_table(samples),
+        missed=missed_list(samples),
         builds=builds_table(samples),
         figures=other_figures(samples),
     )

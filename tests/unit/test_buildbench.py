@@ -13,6 +13,7 @@ from bench.machine import BenchError
 from buildbench import document
 from buildbench.bars import LIMITS
 from buildbench.meter import Cost, meter
+from buildbench.misses import REASONS, missed_list
 from buildbench.report import bars_table, builds_table, verdict
 from buildbench.samples import Samples
 
@@ -61,6 +62,22 @@ def test_a_bar_with_two_limits_needs_both(samples: Samples) -> None:
     rows = [line for line in bars_table(samples).splitlines() if line.startswith("| 6 ")]
     assert ["reached" in line for line in rows] == [True, False]
     assert verdict(samples).endswith("missed: 5, 6.")
+
+
+def test_what_was_missed_is_said_with_how_much_and_why(samples: Samples) -> None:
+    assert missed_list(samples) == (
+        "- **5**, retrained head, MB pushed: 1.3, 8 % above 1.2. Why was not measured."
+    )
+    samples.add_cost("change", "copy", cost(6.0), 23_000_000)
+    said = " ".join(missed_list(samples).split())
+    assert said.startswith(
+        "- **3**, model-only change, times less wall than COPY on the base: 5, 58 % below 12. "
+        "The Dockerfile takes 6 s and ours 1.2; the limit leaves 0.5."
+    )
+
+
+def test_every_reason_belongs_to_a_limit() -> None:
+    assert set(REASONS) <= {(limit.bar, limit.what) for limit in LIMITS}
 
 
 def test_every_build_has_a_row_with_the_least_of_each_figure(samples: Samples) -> None:
