@@ -31,8 +31,8 @@ from support.admission_program import (
     review,
     running,
     signed,
+    site,
 )
-from support.kube_api import kube_api_server
 from support.registry import FaultyRegistry, RegistryServer, free_port, start_registry
 from support.signed_images import push_image
 
@@ -238,14 +238,13 @@ async def test_asked_to_stop_the_program_says_so_answers_on_and_ends(
 
 
 async def test_before_the_policies_are_read_the_program_is_not_ready_and_denies() -> None:
-    async with kube_api_server() as (server, api):
-        service = {"name": "edgemodel-admission", "namespace": NAMESPACE}
-        await server.put(WEBHOOK, {"webhooks": [{"name": "p", "clientConfig": {"service": service}}]})
+    async with site() as server:
         server.refuse["GET", POLICIES_PATH] = 503
+        assert server.client is not None
         admission = AdmissionSettings(port=free_port())
         settings = Settings(namespace=NAMESPACE, metrics_port=free_port(), admission=admission)
         stop = asyncio.Event()
-        task = asyncio.create_task(serve(settings, api, stop, drain_seconds=0))
+        task = asyncio.create_task(serve(settings, server.client, stop, drain_seconds=0))
         program = Program(server, admission.port, settings.metrics_port, stop, task)
         async with asyncio.timeout(20):
             while "caBundle" not in server.objects[WEBHOOK]["webhooks"][0]["clientConfig"]:
