@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from edgemodel_operator.adapters.audit_metrics import AuditMetrics
+from edgemodel_operator.api.conditions import ConditionStatus, ConditionType
 from edgemodel_operator.api.edgemodel_status import EdgeModelStatus, NodeState
 
 OUTCOMES = ("done", "waiting", "blocked", "broken")
@@ -45,6 +46,12 @@ class Metrics:
         self.quarantined = Gauge(
             "edgemodel_quarantined_revisions",
             "Revisions of a model that failed and are never rolled out again",
+            ("namespace", "model"),
+            registry=self.registry,
+        )
+        self.stalled = Gauge(
+            "edgemodel_stalled",
+            "1 where a person must act: the condition Stalled is true",
             ("namespace", "model"),
             registry=self.registry,
         )
@@ -91,12 +98,13 @@ class Metrics:
         under_way = rollout is not None and not rollout.completed_at
         self.wave.labels(namespace, model).set(rollout.wave + 1 if rollout and under_way else 0)
         self.quarantined.labels(namespace, model).set(len(status.quarantined))
+        self.stalled.labels(namespace, model).set(_is_stalled(status))
 
     def forget(self, namespace: str, model: str) -> None:
         """Take the series of a deleted model away."""
         for state in NodeState:
             self._remove(self.nodes, namespace, model, state.value)
-        for gauge in (self.ready_nodes, self.wave, self.quarantined):
+        for gauge in (self.ready_nodes, self.wave, self.quarantined, self.stalled):
             self._remove(gauge, namespace, model)
 
     @staticmethod
@@ -105,3 +113,9 @@ class Metrics:
             gauge.remove(*labels)
         except KeyError:
             return
+
+
+def _is_stalled(status: EdgeModelStatus) -> bool:
+    return any(
+        one.type == ConditionType.STALLED and one.status is ConditionStatus.TRUE for one in status.conditions
+    )
