@@ -377,4 +377,4 @@ async def test_the_runtime_image_lacks_a_platform(
 async def test_a_repository_that_is_none(build_request: BuildRequest, tmp_path: Path) -> None:
     failure = await failure_of(with_image(build_request, repository="models/line"), tmp_path)
     assert (failure.reason, failure.retryable) == (Reason.INVALID_REQUEST, False)
-    assert "names no registry" in failure.message
+    assert "write host[:port]/path" in failure.message

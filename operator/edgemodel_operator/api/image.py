@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from edgemodel_operator.api.base import Schema, list_map, rules
 from edgemodel_operator.api.references import SecretName
@@ -17,6 +18,10 @@ _HOST = f"((localhost|{_LABEL}([.]{_LABEL})+)(:{_PORT})?|{_LABEL}:{_PORT})"
 _COMPONENT = "[a-z0-9]+(([.]|__?|-+)[a-z0-9]+)*"
 REPOSITORY = f"^{_HOST}(/{_COMPONENT})+$"
 """As `oci.reference` reads it: a first part without dot and port would be a path on a public registry."""
+_NO_REPOSITORY = (
+    "repository takes no tag and no digest: write host[:port]/path, the path in lower case, and the port "
+    "where the host has no dot"
+)
 
 
 class PlatformName(StrEnum):
@@ -104,16 +109,7 @@ class ImageSpec(Schema):
         Field(
             min_length=3,
             max_length=255,
-            pattern=REPOSITORY,
-            json_schema_extra=rules(
-                (
-                    f"self.matches('{REPOSITORY}')",
-                    (
-                        "repository takes no tag and no digest: write host[:port]/path, the path in lower "
-                        "case, and the port where the host has no dot"
-                    ),
-                ),
-            ),
+            json_schema_extra=rules((f"self.matches('{REPOSITORY}')", _NO_REPOSITORY)),
         ),
     ]
     """The repository to push to: `host[:port]/path`, without tag or digest."""
@@ -139,6 +135,13 @@ class ImageSpec(Schema):
     node runs or may go back to."""
     deletion_policy: DeletionPolicy = DeletionPolicy.RETAIN
     """What becomes of the images when the EdgeModel is deleted."""
+
+    @field_validator("repository")
+    @classmethod
+    def _require_a_repository(cls, text: str) -> str:
+        if re.fullmatch(REPOSITORY, text) is None:
+            raise ValueError(_NO_REPOSITORY)
+        return text
 
     @model_validator(mode="after")
     def _require_a_dockerfile(self) -> Self:
