@@ -58,6 +58,23 @@ def test_a_node_lost_on_the_way_back_counts_alone_and_condemns_nothing() -> None
     assert simulation.cluster.gaps == []
 
 
+def test_a_version_that_failed_before_is_asked_for_again_and_moves_nothing() -> None:
+    simulation = installed(release("v1"), fleet(3))
+    simulation.cluster.behavior["v2"] = "GoldenMismatch"
+    simulation.apply(release("v2"))
+    simulation.run_to_rest()
+    simulation.apply(release("v1"))
+    simulation.run_to_rest()
+    labels = {name: simulation.labels(name) for name in simulation.cluster.nodes}
+    assert set(labels.values()) == {("v1", "")}
+    simulation.apply(release("v2"))
+    simulation.run_to_rest()
+    assert {name: simulation.labels(name) for name in simulation.cluster.nodes} == labels
+    assert all_serve(simulation, "v1")
+    assert simulation.condition("Stalled").status == "True"
+    assert simulation.cluster.gaps == []
+
+
 def test_a_good_version_that_a_status_condemns_is_good_again() -> None:
     simulation = installed(release("v1"), fleet(2))
     good = simulation.status.last_known_good

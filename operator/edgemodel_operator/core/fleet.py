@@ -28,15 +28,16 @@ class Fleet:
     """Nodes that only what is good fits: they keep it until the rollout is complete."""
 
 
-def muster(world: World, revision: Revision | None) -> Fleet:
+def muster(world: World, revision: Revision | None, *, brings_in_late: bool = False) -> Fleet:
     """Place a revision and judge its trial on every matching node.
 
-    Without a revision (a first rollout that failed) the members have no assignment.
+    Without a revision (a first rollout that failed) the members have no assignment. `brings_in_late`: its
+    rollout is complete, and nodes that try it late go back to what was good before.
     """
     held = _held_targets(world)
     placement = place(world.model.spec.placement, _ladder(world, revision), world.nodes, held)
     key = world.model.key
-    fallbacks = _fallbacks(world, revision, held)
+    fallbacks = _fallbacks(world, revision, held, brings_in_late=brings_in_late)
     members = tuple(
         _member(world, item, revision, fallbacks.get(item.node.name, Fallback())) for item in placement.placed
     )
@@ -161,7 +162,9 @@ def _is_exclusive(world: World, target: str) -> bool:
     )
 
 
-def _fallbacks(world: World, revision: Revision | None, held: Mapping[str, str]) -> dict[str, Fallback]:
+def _fallbacks(
+    world: World, revision: Revision | None, held: Mapping[str, str], *, brings_in_late: bool
+) -> dict[str, Fallback]:
     """Give what each node can go back to.
 
     That is the last known good revision. When this is the one that late nodes try, they go back to what was
@@ -169,7 +172,8 @@ def _fallbacks(world: World, revision: Revision | None, held: Mapping[str, str])
     """
     status = world.model.status
     good = _placed_good(world, status.last_known_good, held)
-    if revision is None or revision.name != status.last_known_good or not _is_complete(world, revision):
+    is_good = revision is not None and revision.name == status.last_known_good
+    if revision is None or not (brings_in_late and is_good and _is_complete(world, revision)):
         return good
     before = _placed_good(world, status.previous_good, held)
     condemned = {node.name for node in world.nodes if _is_condemned(world, node)}

@@ -105,7 +105,7 @@ def make_plan(world: World) -> Plan:
         return Plan((SetFinalizer(present=True),), None, look_again_at=world.now)
     chain = assess(world)  # (3)
     revision, mode = choose_revision(world, chain)  # (4)
-    fleet = muster(world, revision)  # (5)
+    fleet = muster(world, revision, brings_in_late=mode is Mode.STEADY)  # (5)
     name = revision.name if revision else ""
     policy = Policy.of(world.model.spec.rollout)
     policy = replace(policy, spares=bool(name) and name == world.model.status.last_known_good)
