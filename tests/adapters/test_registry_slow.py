@@ -22,7 +22,10 @@ async def test_headers_that_drip_are_no_answer(monkeypatch: pytest.MonkeyPatch) 
                 writer.write(b"X: y\r\n")
                 await writer.drain()
                 await asyncio.sleep(0.01)
+        writer.close()
+        ended.set()
 
+    ended = asyncio.Event()
     monkeypatch.setattr(transport, "_HEADERS_SECONDS", 0.1)
     server = await asyncio.start_server(drip, "127.0.0.1", 0)
     host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -30,3 +33,4 @@ async def test_headers_that_drip_are_no_answer(monkeypatch: pytest.MonkeyPatch) 
         client = RegistryClient(session, plain_http={host}, retry=RetryPolicy(attempts=1))
         with pytest.raises(RegistryUnavailable, match="timed out"):
             await asyncio.wait_for(client.head_manifest(Reference(host, "line", "1")), 60)
+        await asyncio.wait_for(ended.wait(), 60)
