@@ -91,7 +91,7 @@ def may_see(credential: Credential, registry: str, realm: str) -> bool:
     """Tell whether the host of a token realm may be shown the credential of a registry's host.
 
     It may if it is the same host, or in the registry's own domain as the realms of real registries are:
-    `auth.docker.io` for `registry-1.docker.io`, `gitlab.com` for `registry.gitlab.com`. Any other host has to
+    `auth.site.example` for `registry.site.example`, or `site.example` itself. Any other host has to
     be named beside the credential. Both are plain host names, without a port.
     """
     registry, realm = registry.lower().rstrip("."), realm.lower().rstrip(".")

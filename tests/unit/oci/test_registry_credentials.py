@@ -89,9 +89,9 @@ def test_the_most_specific_credential_is_chosen(registry: str, repository: str, 
 @pytest.mark.parametrize(
     ("registry", "realm", "seen"),
     [
-        ("ghcr.io", "ghcr.io", True),
-        ("registry-1.docker.io", "auth.docker.io", True),
-        ("registry.gitlab.com", "gitlab.com", True),
+        ("site.example", "site.example", True),
+        ("registry-1.site.example", "auth.site.example", True),
+        ("registry.site.example", "site.example", True),
         ("registry.cn-x.cloud.example", "auth.cn-x.cloud.example", True),
         ("Registry.Plant-A.local", "auth.plant-a.local.", True),
         ("10.0.0.5", "10.0.0.5", True),
