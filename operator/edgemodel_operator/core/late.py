@@ -20,7 +20,6 @@ from edgemodel_operator.core.member import (
     begun,
     failure_of,
     given_up,
-    moved,
     restored,
     state_of,
 )
@@ -34,6 +33,7 @@ from edgemodel_operator.core.waves import (
     failed_ones,
     is_announced,
     looks,
+    moved_on,
     new_failures,
     next_ones,
     size_of,
@@ -95,8 +95,7 @@ def _step(
         if member.name in failed and member.on_trial:
             wanted = given_up(member)
         elif member.touched:
-            announced = member.name in touching or not member.cuts_over
-            wanted = moved(member) if announced else wanted
+            wanted = moved_on(member, touching)
         elif member.name in touching:
             wanted = begun(member)
         elif member.name in failed and member.condemned:

@@ -26,7 +26,6 @@ from edgemodel_operator.core.member import (
     begun,
     given_up,
     kept,
-    moved,
     restored,
     state_of,
 )
@@ -41,6 +40,7 @@ from edgemodel_operator.core.waves import (
     failed_ones,
     is_announced,
     looks,
+    moved_on,
     new_failures,
     next_ones,
     silence_ends,
@@ -176,8 +176,7 @@ def _wave_step(
         if member.name in failed:
             wanted = given_up(member) if member.touched else kept(member)
         elif member.touched:
-            announced = member.name in touching or not member.cuts_over
-            wanted = moved(member) if announced else (member.active, member.next)
+            wanted = moved_on(member, touching)
         elif member.name in touching:
             wanted = begun(member)
         else:

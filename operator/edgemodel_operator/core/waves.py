@@ -10,7 +10,14 @@ from math import ceil
 
 from edgemodel_operator.api.edgemodel import OnFailure, Rollout, Wave
 from edgemodel_operator.api.edgemodel_status import FailedNode, Quarantine, RolloutStatus, SilentNode
-from edgemodel_operator.core.member import NOT_ANSWERING, Assignment, Member, MemberState, failure_of
+from edgemodel_operator.core.member import (
+    NOT_ANSWERING,
+    Assignment,
+    Member,
+    MemberState,
+    failure_of,
+    moved,
+)
 from edgemodel_operator.core.trial import Result
 
 TOUCH_WINDOW = timedelta(seconds=20)
@@ -84,6 +91,13 @@ def next_ones(
 def cut_overs(members: Sequence[Member], failed: Collection[str]) -> frozenset[str]:
     """Name the nodes whose device changes hands next: their progress deadline begins anew, as at a touch."""
     return frozenset(member.name for member in members if member.cuts_over and member.name not in failed)
+
+
+def moved_on(member: Member, touching: Collection[str]) -> tuple[str, str]:
+    """Move a touched node one step; its device changes hands only when that was announced."""
+    if member.cuts_over and member.name not in touching:
+        return member.active, member.next
+    return moved(member)
 
 
 def _turn(member: Member, revision: str) -> tuple[bool, str]:
